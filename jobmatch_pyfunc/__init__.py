@@ -1,0 +1,1 @@
+"""What ships inside the model: text analysis, look-up tables and the pyfunc."""

@@ -1,0 +1,298 @@
+"""The two scores of a vacancy and a CV, as training fits them and serving computes them.
+
+A vacancy v is two unit TF-IDF vectors over one vocabulary, its title t_v and its body b_v; a
+candidate c is a TF-IDF vector u_c of unit length, and p_c, the same with pivoted length
+normalisation and weighted once more by idf, so that rare terms in common count for more.
+E (terms × k) maps terms to a latent space in which vacancies that the same people were put forward
+for lie close together; l_v and l_c are the unit vectors of v and c in it. With fitted weights w, a
+and constants:
+
+    match logit(v, c) = w₀ + (w₁ t_v + w₂ b_v) · p_c + w₃ l_v · l_c
+    hire logit(v, c)  = s (a₀ + a_title · t_v + a_body · b_v + a_cv · u_c) + s₀ + gate(v, c)
+    gate(v, c)        = g min(0, match logit(v, c) − m₀)
+
+For a given vacancy both are linear in the candidate, so a ranking is one sparse matrix-vector
+product, and every logit is a sum over terms, which is what the reasons show.
+
+Sources: sublinear TF-IDF and idf smoothing as in scikit-learn's TfidfTransformer; pivoted
+normalisation: Singhal, Buckley & Mitra, SIGIR 1996; latent semantic analysis: Deerwester et al.,
+JASIS 1990; Platt scaling (s, s₀): Platt, Advances in Large Margin Classifiers, 1999.
+"""
+
+from copy import copy
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+
+@dataclass(frozen=True)
+class Space:
+    """What turns counts of terms into vectors: fitted on texts, without outcomes."""
+
+    idf: Floats
+    latent: NDArray[np.float32]
+    """E: (terms × k)."""
+    slope: float
+    pivot: float
+    """The mean length (L2 norm) of a CV's unnormalised TF-IDF vector."""
+
+    @cached_property
+    def relative_idf(self) -> Floats:
+        """idf over its mean."""
+        return self.idf / self.idf.mean()
+
+
+@dataclass(frozen=True)
+class Weights:
+    """What was learned from who was put forward and who was hired."""
+
+    match_intercept: float
+    match_title: float
+    match_body: float
+    match_latent: float
+    hire_intercept: float
+    hire_title: Floats
+    hire_body: Floats
+    hire_cv: Floats
+    platt_scale: float
+    platt_intercept: float
+    gate_from: float
+    """m₀: the match logit below which the probability is drawn down."""
+    gate_slope: float
+    """g: by how much, for each unit below."""
+
+
+@dataclass(frozen=True)
+class Vacancies:
+    title: sp.csr_matrix
+    body: sp.csr_matrix
+    latent: Floats
+
+
+@dataclass(frozen=True)
+class Candidates:
+    pivoted: sp.csr_matrix
+    unit: sp.csr_matrix
+    latent: Floats
+
+
+def tf_idf(counts: sp.csr_matrix, idf: Floats) -> sp.csr_matrix:
+    """(1 + ln count) · idf for every term of every text, not normalised."""
+    weights = (1 + np.log(counts.data.astype(np.float64))) * idf[counts.indices]
+    return _with_data(counts, weights)
+
+
+def lengths(matrix: sp.csr_matrix) -> Floats:
+    """L2 norm of each row."""
+    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
+    return np.sqrt(np.bincount(rows, weights=matrix.data**2, minlength=matrix.shape[0]))
+
+
+def vacancy_vectors(titles: sp.csr_matrix, bodies: sp.csr_matrix, space: Space) -> Vacancies:
+    """Vectors of vacancies from the term counts of their titles and bodies (rows × terms)."""
+    title, body = unit_rows(tf_idf(titles, space.idf)), unit_rows(tf_idf(bodies, space.idf))
+    mapped = map_to_latent(title, space.latent) + map_to_latent(body, space.latent)
+    return Vacancies(title, body, _unit(mapped))
+
+
+def candidate_vectors(cvs: sp.csr_matrix, space: Space) -> Candidates:
+    """Vectors of candidates from the term counts of their CVs (rows × terms)."""
+    weights = tf_idf(cvs, space.idf)
+    length = lengths(weights)
+    pivoted = _scaled(weights, 1 / ((1 - space.slope) * space.pivot + space.slope * length))
+    pivoted = _with_data(pivoted, pivoted.data * space.relative_idf[pivoted.indices])
+    unit = unit_rows(weights)
+    return Candidates(pivoted, unit, _unit(map_to_latent(unit, space.latent)))
+
+
+def unit_rows(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """Each row divided by its L2 norm; empty rows stay empty."""
+    length = lengths(matrix)
+    return _scaled(matrix, 1 / np.where(length > 0, length, 1))
+
+
+def _scaled(matrix: sp.csr_matrix, factor: Floats) -> sp.csr_matrix:
+    return _with_data(matrix, matrix.data * np.repeat(factor, np.diff(matrix.indptr)))
+
+
+def _with_data(matrix: sp.csr_matrix, data: Floats) -> sp.csr_matrix:
+    other = copy(matrix)  # shares the indices; the constructor would check them all once more
+    other.data = data
+    return other
+
+
+def map_to_latent(matrix: sp.csr_matrix, latent: NDArray[np.float32]) -> Floats:
+    """matrix · E, in double precision."""
+    # scipy would first convert all of E, which for a single text costs more than all the rest
+    used = np.zeros(len(latent), bool)
+    used[matrix.indices] = True
+    columns = np.flatnonzero(used)
+    number = np.empty(len(latent), np.int32)
+    number[columns] = np.arange(len(columns))
+    part = latent[columns].astype(np.float64)
+    if matrix.shape[0] == 1:
+        return (matrix.data @ part[number[matrix.indices]])[np.newaxis]
+    shape = (matrix.shape[0], len(columns))
+    return sp.csr_matrix((matrix.data, number[matrix.indices], matrix.indptr), shape=shape) @ part
+
+
+def _unit(mapped: Floats) -> Floats:
+    length = np.linalg.norm(mapped, axis=1, keepdims=True)
+    return mapped / np.where(length > 0, length, 1)
+
+
+@dataclass(frozen=True)
+class Query:
+    """What a vacancy asks of a CV's terms: w₁ t_v + w₂ b_v, over its terms in ascending order."""
+
+    indices: NDArray[np.int32]
+    data: Floats
+
+    def dense(self, terms: int) -> Floats:
+        """The same over the whole vocabulary."""
+        values = np.zeros(terms)
+        values[self.indices] = self.data
+        return values
+
+
+class Scorer:
+    """Scores of vacancies against candidates."""
+
+    def __init__(self, space: Space, weights: Weights) -> None:
+        self.space = space
+        self.weights = weights
+
+    def query(self, vacancies: Vacancies, v: int) -> Query:
+        """w₁ t_v + w₂ b_v."""
+        w = self.weights
+        columns, values = [], []
+        for weight, part in ((w.match_title, vacancies.title), (w.match_body, vacancies.body)):
+            own = slice(part.indptr[v], part.indptr[v + 1])
+            columns.append(part.indices[own])
+            values.append(weight * part.data[own])
+        indices, where = np.unique(np.concatenate(columns), return_inverse=True)
+        data = np.bincount(where, weights=np.concatenate(values), minlength=len(indices))
+        return Query(indices, data.astype(np.float64))
+
+    def match_logits(self, vacancies: Vacancies, v: int, candidates: Candidates) -> Floats:
+        """Match logits of vacancy v with every candidate."""
+        return self.match_logits_of(self.query(vacancies, v), vacancies.latent[v], candidates)
+
+    def match_logits_of(
+        self, query: Query, latent: Floats, candidates: Candidates
+    ) -> Floats:
+        w = self.weights
+        crossed = candidates.pivoted @ query.dense(candidates.pivoted.shape[1])
+        return w.match_intercept + crossed + w.match_latent * (candidates.latent @ latent)
+
+    def match_logits_of_candidate(
+        self, vacancies: Vacancies, candidates: Candidates, c: int
+    ) -> Floats:
+        """Match logits of candidate c with every vacancy."""
+        w = self.weights
+        cv = candidates.pivoted[c].toarray().ravel()
+        crossed = w.match_title * (vacancies.title @ cv) + w.match_body * (vacancies.body @ cv)
+        near = vacancies.latent @ candidates.latent[c]
+        return w.match_intercept + crossed + w.match_latent * near
+
+    def vacancy_part(self, vacancies: Vacancies) -> Floats:
+        """a_title · t_v + a_body · b_v of each vacancy."""
+        return vacancies.title @ self.weights.hire_title + vacancies.body @ self.weights.hire_body
+
+    def candidate_part(self, candidates: Candidates) -> Floats:
+        """a_cv · u_c of each candidate."""
+        return candidates.unit @ self.weights.hire_cv
+
+    def gate(self, match: Floats) -> Floats:
+        """How far the probability's logit is drawn down, given the match logits."""
+        return self.weights.gate_slope * np.minimum(0, match - self.weights.gate_from)
+
+    def hire_logits(self, vacancy_part: Floats, candidate_part: Floats, match: Floats) -> Floats:
+        """Logits of being hired; the three arguments broadcast."""
+        w = self.weights
+        raw = w.hire_intercept + vacancy_part + candidate_part
+        return w.platt_scale * raw + w.platt_intercept + self.gate(match)
+
+    def score_pairs(
+        self, vacancies: Vacancies, candidates: Candidates, v: Ints, c: Ints
+    ) -> tuple[Floats, Floats]:
+        """Match and hire logits of the pairs (v[i], c[i]).
+
+        One matrix-vector product for each distinct vacancy, whatever the number of its pairs.
+        """
+        match = np.empty(len(v))
+        order = np.argsort(v, kind="stable")
+        bounds = np.flatnonzero(np.diff(v[order], prepend=-1))
+        whole = candidates.pivoted.shape[0]
+        for rows in np.split(order, bounds[1:]) if len(v) else []:
+            mine = c[rows]
+            if len(np.unique(mine)) * 2 < whole:  # only those asked for
+                asked, where = np.unique(mine, return_inverse=True)
+                some = take(candidates, asked)
+                match[rows] = self.match_logits(vacancies, v[rows[0]], some)[where]
+            else:
+                match[rows] = self.match_logits(vacancies, v[rows[0]], candidates)[mine]
+        hire = self.hire_logits(
+            self.vacancy_part(vacancies)[v], self.candidate_part(candidates)[c], match
+        )
+        return match, hire
+
+
+def take(candidates: Candidates, rows: Ints) -> Candidates:
+    """Some of the candidates."""
+    return Candidates(candidates.pivoted[rows], candidates.unit[rows], candidates.latent[rows])
+
+
+def sigmoid(logit: Floats) -> Floats:
+    """1 / (1 + e^−x), without overflow for any finite x."""
+    return 0.5 * (1 + np.tanh(0.5 * logit))
+
+
+@dataclass(frozen=True)
+class Pool:
+    """The candidates that came with the training data: codes and vectors, no text.
+
+    The vectors are kept by term (CSC), so that a vacancy touches only its own terms.
+    """
+
+    codes: list[str]
+    indptr: Ints
+    indices: NDArray[np.int32]
+    data: NDArray[np.float32]
+    latent: NDArray[np.float32]
+    candidate_part: Floats
+
+    @cached_property
+    def size(self) -> int:
+        return len(self.codes)
+
+    def match_logits(self, scorer: Scorer, query: Query, latent: Floats) -> Floats:
+        """Match logits of a vacancy's query with the whole pool."""
+        begins, ends = self.indptr[query.indices], self.indptr[query.indices + 1]
+        counts = ends - begins
+        total = int(counts.sum())
+        crossed: Floats = np.zeros(self.size)
+        if total:
+            firsts = np.repeat(begins - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
+            at = firsts + np.arange(total)
+            crossed = np.bincount(
+                self.indices[at],
+                weights=self.data[at] * np.repeat(query.data, counts),
+                minlength=self.size,
+            ).astype(np.float64, copy=False)
+        w = scorer.weights
+        near = self.latent @ latent.astype(np.float32)
+        return w.match_intercept + crossed + w.match_latent * near
+
+
+def best_first(logits: Floats, k: int) -> Ints:
+    """Indices of the k highest, best first; of equals the earlier comes first."""
+    k = min(k, len(logits))
+    chosen = np.argpartition(-logits, k - 1)[:k] if k < len(logits) else np.arange(k)
+    return chosen[np.lexsort((chosen, -logits[chosen]))]

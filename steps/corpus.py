@@ -1,0 +1,125 @@
+"""The recruiters' tables as numbers.
+
+Vacancies and candidates are numbered in the order of their tables. Texts are kept as tokens, so
+that any vocabulary, an older version's too, can be counted without reading a text again.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from jobmatch_pyfunc.scoring import Candidates, Space, Vacancies, candidate_vectors, vacancy_vectors
+from steps.records import HIRED, UNDECIDED
+from steps.tokens import Tokens, count_matrix, vocabulary_of
+
+
+@dataclass(frozen=True)
+class Pairs:
+    """Who was put forward for what, and what came of it. One entry a pair."""
+
+    vacancy: NDArray[np.int64]
+    candidate: NDArray[np.int64]
+    """Number of the candidate; −1 where no CV is on file."""
+    person: NDArray[np.int64]
+    """Number of the person, with or without a CV."""
+    hired: NDArray[np.int64]
+    undecided: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+    """False where the outcome is one that is not known."""
+
+    def __len__(self) -> int:
+        return len(self.vacancy)
+
+    def where(self, mask: NDArray[np.bool_]) -> "Pairs":
+        return Pairs(*(getattr(self, name)[mask] for name in self.__dataclass_fields__))
+
+    @property
+    def joined(self) -> NDArray[np.bool_]:
+        """With a vacancy, a CV and a known outcome."""
+        return (self.candidate >= 0) & self.known
+
+
+@dataclass(frozen=True)
+class Counts:
+    """Term counts over one vocabulary."""
+
+    titles: sp.csr_matrix
+    bodies: sp.csr_matrix
+    cvs: sp.csr_matrix
+
+    def vectors(self, space: Space) -> tuple[Vacancies, Candidates]:
+        return vacancy_vectors(self.titles, self.bodies, space), candidate_vectors(self.cvs, space)
+
+
+@dataclass(frozen=True)
+class Corpus:
+    """The texts, each distinct one tokenised once, and which of them each record carries."""
+
+    tokens: Tokens
+    title: NDArray[np.int64]
+    activities: NDArray[np.int64]
+    requirements: NDArray[np.int64]
+    cv: NDArray[np.int64]
+
+    def counts(self, terms: list[str]) -> Counts:
+        """Counts of the terms of some vocabulary in every record."""
+        vocabulary = vocabulary_of(self.tokens, terms)
+        distinct = count_matrix(self.tokens, vocabulary)
+        return Counts(distinct[self.title], self.bodies @ distinct, distinct[self.cv])
+
+    @property
+    def postings(self) -> NDArray[np.int64]:
+        """Number of each vacancy's text: vacancies that were posted again share it."""
+        both = np.column_stack([self.activities, self.requirements])
+        return np.unique(both, axis=0, return_inverse=True)[1].ravel()
+
+    @property
+    def bodies(self) -> sp.csr_matrix:
+        """(vacancies × texts): which texts are a vacancy's body; the same text counts once."""
+        n = len(self.activities)
+        other = np.flatnonzero(self.requirements != self.activities)
+        rows = np.concatenate([np.arange(n), other])
+        texts = np.concatenate([self.activities, self.requirements[other]])
+        ones = np.ones(len(rows), np.float32)
+        return sp.csr_matrix((ones, (rows, texts)), shape=(n, len(self.tokens)))
+
+
+def pairs_of(table: pl.DataFrame, vacancies: pl.DataFrame, candidates: pl.DataFrame) -> Pairs:
+    """Number the pairs of the tables."""
+    vacancy = {code: i for i, code in enumerate(vacancies["codigo"])}
+    filled = candidates["cv_pt"].str.strip_chars() != ""
+    candidate = {
+        code: i
+        for i, (code, has) in enumerate(zip(candidates["codigo"], filled, strict=True))
+        if has
+    }
+    person: dict[str, int] = {}
+    codes = table["candidato"].to_list()
+    outcome = table["outcome"].to_numpy()
+    return Pairs(
+        np.array([vacancy[code] for code in table["vaga"]], np.int64),
+        np.array([candidate.get(code, -1) for code in codes], np.int64),
+        np.array([person.setdefault(code, len(person)) for code in codes], np.int64),
+        (outcome == HIRED).astype(np.int64),
+        outcome == UNDECIDED,
+        table["outcome"].is_not_null().to_numpy(),
+    )
+
+
+def corpus_of(vacancies: pl.DataFrame, candidates: pl.DataFrame) -> tuple[list[str], dict]:
+    """The distinct texts, and for each field the number of each record's text."""
+    fields = {
+        "title": vacancies["titulo_vaga"],
+        "activities": vacancies["principais_atividades"],
+        "requirements": vacancies["competencia_tecnicas_e_comportamentais"],
+        "cv": candidates["cv_pt"],
+    }
+    numbers: dict[str, int] = {}
+    used = {
+        name: np.array([numbers.setdefault(text, len(numbers)) for text in column], np.int64)
+        for name, column in fields.items()
+    }
+    return list(numbers), used

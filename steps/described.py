@@ -1,0 +1,87 @@
+"""The described model, as a baseline: logistic regression on the TF-IDF of both job texts and of
+the CV, side by side."""
+
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from jobmatch_pyfunc.scoring import sigmoid, unit_rows
+from jobmatch_pyfunc.storage import read_json, write_json
+from steps.corpus import Corpus, Pairs
+from steps.fitting import TrainParameters, regression, search
+from steps.tokens import count_matrix, vocabulary_of
+
+FIELDS = ("activities", "requirements", "cv")
+
+
+@dataclass(frozen=True)
+class Vectoriser:
+    """A fitted TF-IDF vectoriser (scikit-learn's defaults)."""
+
+    terms: list[str]
+    idf: list[float]
+
+    def transform(self, corpus: Corpus, texts: NDArray) -> sp.csr_matrix:
+        """Unit TF-IDF of the texts with these numbers."""
+        used, where = np.unique(texts, return_inverse=True)
+        counts = count_matrix(corpus.tokens, vocabulary_of(corpus.tokens, self.terms))[used]
+        weights = counts.astype(np.float64)
+        weights.data *= np.array(self.idf)[weights.indices]
+        return unit_rows(weights)[where]
+
+
+@dataclass(frozen=True)
+class DescribedModel:
+    vectorisers: dict[str, Vectoriser]
+    coefficients: list[float]
+    intercept: float
+
+    def logits(self, corpus: Corpus, pairs: Pairs) -> NDArray[np.float64]:
+        return _side_by_side(self.vectorisers, corpus, pairs) @ self.coefficients + self.intercept
+
+    def probability(self, corpus: Corpus, pairs: Pairs) -> NDArray[np.float64]:
+        return sigmoid(self.logits(corpus, pairs))
+
+    def cv_part(self, corpus: Corpus, candidates: NDArray) -> NDArray[np.float64]:
+        """What the CV adds to the logit. The job's part is the same for a whole pool, so this
+        alone orders it."""
+        vectoriser = self.vectorisers["cv"]
+        mine = np.array(self.coefficients[-len(vectoriser.terms):])
+        return vectoriser.transform(corpus, corpus.cv[candidates]) @ mine
+
+
+def fit_described(
+    vectorisers: dict[str, Vectoriser], corpus: Corpus, pairs: Pairs, p: TrainParameters
+) -> DescribedModel:
+    """Fit on the joined training pairs, with the same grid over C."""
+    x = _side_by_side(vectorisers, corpus, pairs)
+    even = np.ones(len(pairs))
+    posting = corpus.postings[pairs.vacancy]
+    folds = min(p.grid_search_cv, len(np.unique(posting[pairs.hired == 1])))
+    p = p.model_copy(update={"grid_search_cv": max(folds, 2)})
+    grid, _ = search(x, pairs.hired, posting, even, p, p.grid_search_c_values)
+    model = regression(grid.best_c, p).fit(x, pairs.hired)
+    return DescribedModel(vectorisers, model.coef_[0].tolist(), float(model.intercept_[0]))
+
+
+def write_described(path: Path, model: DescribedModel) -> None:
+    write_json(path, asdict(model))
+
+
+def read_described(path: Path) -> DescribedModel:
+    value = read_json(path)
+    vectorisers = {name: Vectoriser(**v) for name, v in value["vectorisers"].items()}
+    return DescribedModel(vectorisers, value["coefficients"], value["intercept"])
+
+
+def _side_by_side(
+    vectorisers: dict[str, Vectoriser], corpus: Corpus, pairs: Pairs
+) -> sp.csr_matrix:
+    texts = {"activities": corpus.activities[pairs.vacancy],
+             "requirements": corpus.requirements[pairs.vacancy],
+             "cv": corpus.cv[pairs.candidate]}
+    return sp.hstack([vectorisers[name].transform(corpus, texts[name]) for name in FIELDS],
+                     format="csr")

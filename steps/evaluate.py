@@ -1,0 +1,137 @@
+"""Judge a registered version beside the baselines, on any three files.
+
+Reads   data_dir, the version, the production version
+Writes  judgement.csv, model_card.md, plots/
+Logs    every figure with its 95 % interval
+
+Only vacancies that the version has not seen are judged: those later than everything it was
+trained on; where the files hold none, the version's holdout part is judged on the vacancies that
+were kept from it.
+"""
+
+import mlflow
+import numpy as np
+import polars as pl
+from mlflow import MlflowClient
+from numpy.typing import NDArray
+from pydantic import Field
+
+from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
+from steps import ingest
+from steps.corpus import Corpus, Pairs, corpus_of, pairs_of
+from steps.failure import StepError
+from steps.ingest import IngestParameters
+from steps.judging import (
+    Held,
+    Judgement,
+    cosine_contender,
+    described_contender,
+    held,
+    judge,
+    model_contender,
+    random_contender,
+)
+from steps.parameters import select
+from steps.progress import Progress
+from steps.registry import MODEL, PRODUCTION, STAGING, find_version, version_at
+from steps.report import log_judgement, print_table
+from steps.session import run_step
+from steps.tokens import tokenise
+from steps.versions import Version, load_version
+
+
+class EvaluateParameters(IngestParameters):
+    version: str = Field(pattern=rf"^([1-9]\d{{0,8}}|{STAGING}|{PRODUCTION})$")
+    random_state: int = Field(ge=0, lt=2**32)
+
+
+def resolve(client: MlflowClient, wanted: str) -> str:
+    """The number of a version given by number or alias. Raises StepError where there is none."""
+    found = (version_at(client, wanted) if wanted in (STAGING, PRODUCTION)
+             else find_version(client, wanted))
+    if found is None:
+        raise StepError(f"{MODEL} has no version {wanted}; train one first: mlflow run . -e train")
+    return str(found.version)
+
+
+def unseen(
+    version: Version, dates: NDArray, pairs: Pairs
+) -> tuple[str, NDArray[np.bool_]]:
+    """The part of the version to judge and the vacancies to judge it on.
+
+    Raises StepError where the files hold no joined pair that the version has not seen.
+    """
+    for part, judged in ((SHIPPED, dates > version.trained_until),
+                         (HOLDOUT, dates >= version.split_date)):
+        if (judged[pairs.vacancy] & pairs.joined).any():
+            return part, judged
+    raise StepError(
+        f"evaluate: the files hold no vacancy with a CV from {version.split_date} on, and version "
+        f"{version.number} was trained on all earlier ones; give later records")
+
+
+def judge_all(
+    corpus: Corpus, on: Held, version: Version, part: str, production: Version | None,
+    progress: Progress,
+) -> list[Judgement]:
+    """The baselines, production where it has not seen the vacancies, and the version last."""
+    fitted = version.part(part)
+    vacancies, candidates = corpus.counts(fitted.terms).vectors(fitted.space)
+    judgements = []
+    for number, contender in enumerate((
+        random_contender(on),
+        cosine_contender(vacancies, candidates, on),
+        described_contender(version.described(), corpus, on),
+    )):
+        judgements.append(judge(contender, on))
+        progress.within(number / 5)
+    if production is not None and production.number != version.number:
+        judgement = judge_version(corpus, on, production)
+        if judgement:
+            judgements.append(judgement)
+    judgements.append(judge(model_contender(
+        version.name, fitted.scorer, vacancies, candidates, fitted.threshold, on
+    ), on))
+    return judgements
+
+
+def judge_version(corpus: Corpus, on: Held, version: Version) -> Judgement | None:
+    """The production version's row, or None where it has seen these vacancies."""
+    part = version.part_unseen_from(on.first_day)
+    if part is None:
+        return None
+    fitted = version.part(part)
+    vacancies, candidates = corpus.counts(fitted.terms).vectors(fitted.space)
+    return judge(model_contender(
+        f"production ({version.name})", fitted.scorer, vacancies, candidates,
+        fitted.threshold, on), on)
+
+
+def evaluate(p: EvaluateParameters) -> None:
+    client = MlflowClient()
+    version = load_version(resolve(client, p.version))
+    tables = ingest.bring_about(select(IngestParameters, p))
+    progress = Progress({"tokenising": 40, "judging": 50, "writing the report": 10})
+    progress.stage("tokenising")
+    vacancies, candidates, listed = (
+        pl.read_parquet(tables / f"{name}.parquet") for name in ingest.TABLES)
+    pairs = pairs_of(listed, vacancies, candidates)
+    dates = vacancies["data_requicisao"].to_numpy().astype("datetime64[D]")
+    part, judged = unseen(version, dates, pairs)
+    texts, used = corpus_of(vacancies, candidates)
+    corpus = Corpus(tokenise(texts, progress.within), **used)
+    filled = np.flatnonzero((candidates["cv_pt"].str.strip_chars() != "").to_numpy())
+    on = held(pairs, judged, dates, filled, p.random_state)
+    progress.stage("judging")
+    current = version_at(client, PRODUCTION)
+    production = load_version(str(current.version)) if current else None
+    judgements = judge_all(corpus, on, version, part, production, progress)
+    progress.stage("writing the report")
+    log_judgement(judgements, on, version.part(part), corpus.tokens, version.name, part)
+    mlflow.set_tags({"jobmatch.version": version.number, "jobmatch.part": part})
+    progress.finish()
+    print_table(judgements, on, part)
+
+
+if __name__ == "__main__":
+    run_step("evaluate", EvaluateParameters, evaluate)

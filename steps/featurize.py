@@ -1,0 +1,264 @@
+"""Turn the tables into numbers: split, tokens, vocabularies, latent space.
+
+Reads   the tables of ingest (brought about if they are not there yet)
+Writes  arrays.npz, names.json   records, pairs and tokens, numbered
+        holdout/, final/         vocabulary, idf and latent space of the two parts
+Logs    split date, sizes, seconds
+
+The split is by time and by vacancy: the latest vacancies, holding `test_size` of the pairs with a
+CV, are held out. `holdout` is fitted on nothing that belongs to them only.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+import numpy as np
+import polars as pl
+import scipy.sparse as sp
+from numpy.typing import NDArray
+from pydantic import Field
+from sklearn.utils.extmath import randomized_svd
+
+from jobmatch_pyfunc.scoring import Space, lengths, tf_idf, unit_rows, vacancy_vectors
+from steps import features as feature_files
+from steps import ingest, reuse
+from steps.corpus import Corpus, Pairs, corpus_of, pairs_of
+from steps.failure import StepError
+from steps.features import Features
+from steps.ingest import IngestParameters
+from steps.leaks import require_allowed
+from steps.parameters import IntPair, select
+from steps.progress import Progress
+from steps.session import run_step
+from steps.tokens import count_matrix, document_frequency_idf, fit_vocabulary, tokenise
+
+SLOPE = 0.75
+"""Slope of the pivoted length normalisation (docs/experiments.md)."""
+LATENT_POWER = 0.3
+"""Dimensions weigh as their singular values to this power (docs/experiments.md)."""
+LATENT_DOCUMENTS = 12_000
+"""At most so many histories are drawn to fit the latent space: more change nothing but the time."""
+
+
+class FeaturizeParameters(IngestParameters):
+    test_size: float = Field(gt=0, lt=1)
+    random_state: int = Field(ge=0, lt=2**32)
+    tfidf_job_description_max_features: int = Field(ge=1)
+    tfidf_job_description_ngram_range: IntPair
+    tfidf_job_requirements_max_features: int = Field(ge=1)
+    tfidf_job_requirements_ngram_range: IntPair
+    tfidf_candidate_cv_max_features: int = Field(ge=1)
+    tfidf_candidate_cv_ngram_range: IntPair
+    min_df: int = Field(ge=1)
+    max_df: float = Field(gt=0, le=1)
+    vocabulary_max_features: int = Field(ge=1)
+    vocabulary_ngram_range: IntPair
+    latent_dimensions: int = Field(ge=1, le=500)
+
+    def model_post_init(self, _: object) -> None:
+        for name in type(self).model_fields:
+            value = getattr(self, name)
+            if name.endswith("ngram_range") and value not in ((1, 1), (1, 2), (2, 2)):
+                raise StepError(f"parameter {name!r}: must be 1,1 or 1,2 or 2,2, got "
+                                f"{value[0]},{value[1]}")
+
+
+def split_by_time(
+    dates: NDArray[np.datetime64], pairs: Pairs, test_size: float
+) -> tuple[NDArray[np.bool_], np.datetime64]:
+    """The held-out vacancies: the latest, from the first day on which they hold at most
+    `test_size` of the joined pairs (at least one day). Vacancies without a date are never held out.
+
+    Raises StepError where one side would hold no pair or only one class.
+    """
+    joined = pairs.where(pairs.joined)
+    days = dates[joined.vacancy]
+    dated = np.sort(days[~np.isnat(days)])
+    if not len(dated):
+        raise StepError("vagas.json: no vacancy with a candidate has a valid data_requicisao; "
+                        "the split by time needs dates (dd-mm-yyyy)")
+    first_day = dated[min(int(np.ceil(len(joined) * (1 - test_size))), len(dated) - 1)]
+    held_out = ~np.isnat(dates) & (dates >= first_day)
+    for name, side in (("before", ~held_out), ("from", held_out)):
+        classes = set(joined.hired[side[joined.vacancy]])
+        if len(classes) < 2:
+            raise StepError(
+                f"prospects.json: {name} {first_day} (the split at test_size {test_size:g}) the "
+                f"pairs with a CV are {'none' if not classes else 'of one class only'}; "
+                "give more data or another test_size"
+            )
+    return held_out, first_day
+
+
+def latent_space(
+    counts: sp.csr_matrix, pairs: Pairs, space: Space, bodies_and_titles: sp.csr_matrix,
+    dimensions: int, seed: int,
+) -> NDArray[np.float32]:
+    """The latent space: (terms × dimensions), fitted on people's histories.
+
+    A history is the sum of the vacancies that one person was put forward for, plus their CV where
+    there is one, so that terms of jobs and of CVs that lead to each other lie close (LSA:
+    Deerwester et al., 1990; randomised SVD: Halko, Martinsson & Tropp, SIAM Review 2011).
+    """
+    n_people = int(pairs.person.max()) + 1
+    put_forward = sp.csr_matrix(
+        (np.ones(len(pairs)), (pairs.person, pairs.vacancy)),
+        shape=(n_people, bodies_and_titles.shape[0]),
+    )
+    cv_of = np.full(n_people, -1)
+    cv_of[pairs.person] = pairs.candidate
+    with_cv = np.flatnonzero(cv_of >= 0)
+    own_cv = sp.csr_matrix(
+        (np.ones(len(with_cv)), (with_cv, cv_of[with_cv])), shape=(n_people, counts.shape[0])
+    )
+    several = np.diff(put_forward.indptr) > 1
+    told = np.flatnonzero(several | (cv_of >= 0))
+    generator = np.random.default_rng(seed)
+    if len(told) > LATENT_DOCUMENTS:
+        told = np.sort(generator.choice(told, LATENT_DOCUMENTS, replace=False))
+    jobs = put_forward[told] @ bodies_and_titles
+    cvs = own_cv[told] @ unit_rows(tf_idf(counts, space.idf))
+    # a person with a CV and several vacancies tells both what jobs and what CVs belong together
+    extra = unit_rows(jobs[np.flatnonzero(several[told] & (cv_of[told] >= 0))])
+    documents = sp.vstack([unit_rows((jobs + cvs).tocsr()), extra]).tocsr()
+    dimensions = min(dimensions, min(documents.shape) - 1)
+    if dimensions < 1:
+        return np.zeros((counts.shape[1], 1), np.float32)
+    _, singular, components = randomized_svd(documents, dimensions, n_iter=3, random_state=seed)
+    scale = (singular / singular[0]) ** LATENT_POWER
+    return np.ascontiguousarray(components.T * scale, np.float32)
+
+
+def fit_space(
+    corpus: Corpus, pairs: Pairs, vacancies: NDArray, candidates: NDArray, p: FeaturizeParameters
+) -> tuple[list[str], Space]:
+    """Vocabulary, idf and latent space from the given vacancies, candidates and pairs.
+
+    A document is a vacancy's title and body, or a CV.
+    """
+    texts = len(corpus.tokens)
+    title_of = _one_hot(corpus.title[vacancies], texts)
+    documents = sp.vstack(
+        [((title_of + corpus.bodies[vacancies]) > 0).astype(np.float32),
+         _one_hot(corpus.cv[candidates], texts)]
+    ).tocsr()
+    vocabulary = fit_vocabulary(
+        corpus.tokens, documents, ngrams=p.vocabulary_ngram_range, min_df=p.min_df,
+        max_df=p.max_df, max_features=p.vocabulary_max_features,
+    )
+    _require_terms(vocabulary.terms)
+    distinct = count_matrix(corpus.tokens, vocabulary)
+    idf = document_frequency_idf((documents @ distinct).tocsr())
+    cvs = distinct[corpus.cv]
+    pivot = float(lengths(tf_idf(cvs[candidates], idf)).mean())
+    without = Space(idf, np.zeros((len(idf), 1), np.float32), SLOPE, pivot)
+    jobs = vacancy_vectors(distinct[corpus.title], corpus.bodies @ distinct, without)
+    latent = latent_space(
+        cvs, pairs, without, (jobs.title + jobs.body).tocsr(), p.latent_dimensions, p.random_state
+    )
+    return vocabulary.terms, Space(idf, latent, SLOPE, pivot)
+
+
+def described_vectorisers(
+    corpus: Corpus, pairs: Pairs, p: FeaturizeParameters
+) -> dict[str, tuple[list[str], list[float]]]:
+    """Terms and idf of the described model's three vectorisers, fitted on the texts of the
+    training pairs."""
+    fields = {
+        "activities": (corpus.activities[pairs.vacancy], p.tfidf_job_description_max_features,
+                       p.tfidf_job_description_ngram_range),
+        "requirements": (corpus.requirements[pairs.vacancy], p.tfidf_job_requirements_max_features,
+                         p.tfidf_job_requirements_ngram_range),
+        "cv": (corpus.cv[pairs.candidate], p.tfidf_candidate_cv_max_features,
+               p.tfidf_candidate_cv_ngram_range),
+    }
+    fitted = {}
+    for name, (texts, size, ngrams) in fields.items():
+        documents = _one_hot(np.unique(texts), len(corpus.tokens))
+        vocabulary = fit_vocabulary(corpus.tokens, documents, ngrams=ngrams, min_df=p.min_df,
+                                    max_df=p.max_df, max_features=size)
+        counts = (documents @ count_matrix(corpus.tokens, vocabulary)).tocsr()
+        fitted[name] = (vocabulary.terms, document_frequency_idf(counts).tolist())
+    return fitted
+
+
+def result_digest(p: FeaturizeParameters) -> str:
+    return reuse.step_digest("featurize", p, ingest.input_digests(p.data_dir))
+
+
+def bring_about(p: FeaturizeParameters) -> Path:
+    """Folder that holds the features, from an earlier run where possible."""
+    return reuse.bring_about("featurize", result_digest(p), lambda: featurize(p))
+
+
+def featurize(p: FeaturizeParameters) -> None:
+    """Make the features and log them on the active run."""
+    digest = result_digest(p)
+    tables = ingest.bring_about(select(IngestParameters, p))
+    progress = Progress({"splitting": 1, "tokenising": 30, "fitting the vectorisers": 55,
+                         "logging the features": 14})
+    progress.stage("splitting")
+    vacancies, candidates, listed = (
+        pl.read_parquet(tables / f"{name}.parquet") for name in ingest.TABLES
+    )
+    for name, table in zip(ingest.TABLES, (vacancies, candidates, listed), strict=True):
+        require_allowed(name, table)
+    pairs = pairs_of(listed, vacancies, candidates)
+    dates = vacancies["data_requicisao"].to_numpy().astype("datetime64[D]")
+    held_out, first_day = split_by_time(dates, pairs, p.test_size)
+    progress.stage("tokenising")
+    texts, used = corpus_of(vacancies, candidates)
+    corpus = Corpus(tokenise(texts, progress.within), **used)
+    del texts
+    progress.stage("fitting the vectorisers")
+    filled = (candidates["cv_pt"].str.strip_chars() != "").to_numpy()
+    training = pairs.where(~held_out[pairs.vacancy])
+    only_held_out = np.setdiff1d(pairs.candidate, training.candidate)
+    seen = filled.copy()
+    seen[only_held_out[only_held_out >= 0]] = False
+    parts = {
+        "holdout": fit_space(corpus, training, np.flatnonzero(~held_out), np.flatnonzero(seen), p),
+        "final": fit_space(corpus, pairs, np.arange(len(dates)), np.flatnonzero(filled), p),
+    }
+    described = described_vectorisers(corpus, training.where(training.joined), p)
+    progress.stage("logging the features")
+    last_day = np.max(dates[~np.isnat(dates)])
+    features = Features(
+        vacancies["codigo"].to_list(), dates, held_out, candidates["codigo"].to_list(), filled,
+        pairs, str(first_day), str(last_day), corpus,
+        {name: terms for name, (terms, _) in parts.items()},
+        {name: space for name, (_, space) in parts.items()},
+        described,
+    )
+    with TemporaryDirectory() as folder:
+        feature_files.write(features, Path(folder))
+        mlflow.log_artifacts(folder)
+    mlflow.set_tag("jobmatch.split_date", str(first_day))
+    mlflow.log_metrics({
+        "distinct_texts": len(corpus.tokens),
+        "words": len(corpus.tokens.ids),
+        "vocabulary": len(parts["final"][0]),
+        "held_out_vacancies": int(held_out.sum()),
+        "held_out_pairs": int((held_out[pairs.vacancy] & pairs.joined).sum()),
+    })
+    progress.finish()
+    mlflow.log_metrics({f"seconds_{k.split()[0]}": v for k, v in progress.seconds.items()})
+    print(f"{len(corpus.tokens):,} distinct texts, {len(corpus.tokens.ids):,} words, vacancies "
+          f"from {first_day} on are held out")
+    reuse.mark("featurize", digest)
+
+
+def _one_hot(texts: Sequence[int] | NDArray, size: int) -> sp.csr_matrix:
+    ones = np.ones(len(texts), np.float32)
+    return sp.csr_matrix((ones, (np.arange(len(texts)), texts)), shape=(len(texts), size))
+
+
+def _require_terms(terms: list[str]) -> None:
+    if not terms:
+        raise StepError("featurize: no term is left; lower min_df or raise max_df")
+
+
+if __name__ == "__main__":
+    run_step("featurize", FeaturizeParameters, featurize)

@@ -1,0 +1,311 @@
+"""Fits the two scores: logistic regressions over the vectors of `jobmatch_pyfunc.scoring`."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+import scipy.sparse as sp
+from joblib import Parallel, delayed
+from numpy.typing import NDArray
+from pydantic import Field, field_validator
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import get_scorer, get_scorer_names
+from sklearn.model_selection import GroupKFold
+from sklearn.utils import check_random_state
+
+from jobmatch_pyfunc.scoring import Candidates, Scorer, Space, Vacancies, Weights, sigmoid
+from steps.corpus import Pairs
+from steps.failure import StepError
+from steps.featurize import FeaturizeParameters
+from steps.parameters import FloatList
+from steps.scores import best_f1_threshold
+
+TITLE_SCALE = 0.4
+"""Weight of the title's block beside the body's in the hire features (docs/experiments.md)."""
+MATCH_PAIRS = 20_000
+"""At most so many pairs are drawn to fit the match: it has four numbers to learn."""
+CALIBRATION_HALF_LIFE = 180.0
+"""Days after which a pair counts half in the calibration: the share of hired people drifts."""
+GATE_QUANTILE, GATE_DEPTH = 0.1, 2.0
+"""The gate is open from this quantile of the match logits of people who were put forward, and
+takes `GATE_DEPTH` from the probability's logit where a CV shares nothing with the vacancy."""
+IMPLAUSIBLE_AUC = 0.97
+"""A single column that tells the outcome this well must have seen it."""
+
+
+class TrainParameters(FeaturizeParameters):
+    grid_search_c_values: FloatList
+    grid_search_cv: int = Field(ge=2, le=50)
+    grid_search_scoring: str
+    logistic_regression_max_iter: int = Field(ge=1)
+    negatives_per_pair: int = Field(ge=1, le=1000)
+    undecided_weight: float = Field(gt=0, le=1)
+
+    @field_validator("grid_search_c_values")
+    @classmethod
+    def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
+        if not values or min(values) <= 0:
+            raise ValueError("must be numbers above 0, separated by commas")
+        return values
+
+    @field_validator("grid_search_scoring")
+    @classmethod
+    def _known(cls, name: str) -> str:
+        if name not in get_scorer_names():
+            raise ValueError("must be the name of a scikit-learn scorer, such as roc_auc")
+        return name
+
+
+@dataclass(frozen=True)
+class Grid:
+    """A grid search: score of each fold (rows) at each C (columns)."""
+
+    c_values: tuple[float, ...]
+    scores: NDArray[np.float64]
+
+    @property
+    def best(self) -> int:
+        """The most regularised C whose score lies within one standard error of the highest (the
+        one-standard-error rule: Breiman et al., Classification and Regression Trees, 1984)."""
+        mean = self.scores.mean(axis=0)
+        highest = int(np.argmax(mean))
+        error = self.scores[:, highest].std() / np.sqrt(len(self.scores))
+        good = np.flatnonzero(mean >= mean[highest] - error)
+        return int(good[np.argmin(np.array(self.c_values)[good])])
+
+    @property
+    def best_c(self) -> float:
+        return self.c_values[self.best]
+
+    def mean(self) -> float:
+        return float(self.scores.mean(axis=0)[self.best])
+
+    def deviation(self) -> float:
+        return float(self.scores.std(axis=0)[self.best])
+
+
+@dataclass(frozen=True)
+class Data:
+    """What one part is fitted on."""
+
+    vacancies: Vacancies
+    candidates: Candidates
+    space: Space
+    pairs: Pairs
+    """Training pairs, with or without a CV."""
+    posting: NDArray[np.int64]
+    """Of each vacancy: those that were posted again with the same text stay in one fold."""
+    age: NDArray[np.float64]
+    """Days between each vacancy and the newest one."""
+    pool: NDArray[np.int64]
+    """Numbers of the candidates that non-matches may be drawn from."""
+
+
+@dataclass(frozen=True)
+class Fit:
+    scorer: Scorer
+    threshold: float
+    match_grid: Grid
+    hire_grid: Grid
+    out_of_fold: dict[str, NDArray] = field(repr=False)
+    """`hired` and `probability` of the joined training pairs."""
+
+
+def fit(data: Data, p: TrainParameters, fixed: Fit | None = None,
+        report: Callable[[float], None] = lambda _: None) -> Fit:
+    """Fit both scores; with `fixed`, at the C that an earlier fit chose."""
+    c_values = p.grid_search_c_values
+    match_weights, match_grid = fit_match(
+        data, p, c_values if fixed is None else (fixed.match_grid.best_c,))
+    report(0.2)
+    scorer = Scorer(data.space, match_weights)
+    return fit_hire(data, p, scorer, match_grid, fixed, report)
+
+
+def fit_match(
+    data: Data, p: TrainParameters, c_values: tuple[float, ...]
+) -> tuple[Weights, Grid]:
+    """Learn who is put forward: real pairs against candidates drawn at random."""
+    real = data.pairs.where(data.pairs.candidate >= 0)
+    _require_groups(data.posting[real.vacancy], p.grid_search_cv)
+    generator = np.random.default_rng(p.random_state)
+    if len(real) > MATCH_PAIRS:
+        drawn = np.zeros(len(real), bool)
+        drawn[generator.choice(len(real), MATCH_PAIRS, replace=False)] = True
+        real = real.where(drawn)
+    v = np.concatenate([real.vacancy, np.repeat(real.vacancy, p.negatives_per_pair)])
+    c = np.concatenate(
+        [real.candidate, generator.choice(data.pool, len(real) * p.negatives_per_pair)])
+    put_forward = np.arange(len(v)) < len(real)
+    width = data.candidates.unit.shape[0]
+    with_cv = data.pairs.where(data.pairs.candidate >= 0)
+    known = np.isin(v * width + c, with_cv.vacancy * width + with_cv.candidate)
+    kept = put_forward | ~known
+    v, c, y = v[kept], c[kept], put_forward[kept].astype(np.int64)
+    x = match_features(data.vacancies, data.candidates, v, c)
+    scale = np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
+    grid, _ = search(sp.csr_matrix(x / scale), y, data.posting[v], np.ones(len(y)), p, c_values)
+    model = regression(grid.best_c, p).fit(x / scale, y)
+    title, body, latent = model.coef_[0] / scale
+    nothing = np.zeros(0)
+    return Weights(float(model.intercept_[0]), title, body, latent,
+                   0.0, nothing, nothing, nothing, 1.0, 0.0, -np.inf, 0.0), grid
+
+
+def match_features(
+    vacancies: Vacancies, candidates: Candidates, v: NDArray, c: NDArray
+) -> NDArray[np.float64]:
+    """t_v · p_c, b_v · p_c and l_v · l_c of each pair: (pairs × 3)."""
+    blocks = [np.zeros((0, 3))]
+    for rows in _batches(len(v)):
+        mine = candidates.pivoted[c[rows]]
+        blocks.append(np.column_stack([
+            _row_dots(vacancies.title[v[rows]], mine),
+            _row_dots(vacancies.body[v[rows]], mine),
+            np.einsum("ij,ij->i", vacancies.latent[v[rows]], candidates.latent[c[rows]]),
+        ]))
+    return np.concatenate(blocks)
+
+
+def hire_features(data: Data, pairs: Pairs) -> sp.csr_matrix:
+    """Title, body and CV side by side; the CV's block is empty where there is no CV."""
+    n, width = data.candidates.unit.shape
+    unit = sp.vstack([data.candidates.unit, sp.csr_matrix((1, width))]).tocsr()
+    v, c = pairs.vacancy, np.where(pairs.candidate < 0, n, pairs.candidate)
+    return sp.hstack(
+        [TITLE_SCALE * data.vacancies.title[v], data.vacancies.body[v], unit[c]], format="csr")
+
+
+def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
+             fixed: Fit | None, report: Callable[[float], None]) -> Fit:
+    """Learn who is hired, from every pair with a known outcome, with or without a CV.
+
+    An undecided pair counts as not hired, with less weight; the pairs of a vacancy with n pairs
+    weigh √n together, so that a vacancy with a hundred prospects does not drown the others. The
+    calibration counts every pair in full.
+    """
+    kept = data.pairs.known
+    pairs, age = data.pairs.where(kept), data.age[kept]
+    posting = data.posting[pairs.vacancy]
+    _require_groups(posting, p.grid_search_cv)
+    y = pairs.hired
+    x = hire_features(data, pairs)
+    if fixed is None:
+        require_no_leak(x, y, posting, data, p)
+        report(0.35)
+    per_vacancy = np.bincount(pairs.vacancy)[pairs.vacancy]
+    weight = np.where(pairs.undecided, p.undecided_weight, 1) / np.sqrt(per_vacancy)
+    c_values = p.grid_search_c_values if fixed is None else (fixed.hire_grid.best_c,)
+    grid, out_of_fold = search(x, y, posting, weight, p, c_values)
+    report(0.9)
+    model = regression(grid.best_c, p).fit(x, y, sample_weight=weight)
+    platt = LogisticRegression(C=1e9).fit(
+        out_of_fold[:, None], y, sample_weight=0.5 ** (age / CALIBRATION_HALF_LIFE))
+    terms = data.candidates.unit.shape[1]
+    title, body, cv = np.split(model.coef_[0], [terms, 2 * terms])
+    weights = replace(
+        scorer.weights,
+        hire_intercept=float(model.intercept_[0]), hire_title=TITLE_SCALE * title,
+        hire_body=body, hire_cv=cv,
+        platt_scale=float(platt.coef_[0, 0]), platt_intercept=float(platt.intercept_[0]))
+    joined = pairs.candidate >= 0
+    features = match_features(data.vacancies, data.candidates,
+                              pairs.vacancy[joined], pairs.candidate[joined])
+    match = weights.match_intercept + features @ np.array(
+        [weights.match_title, weights.match_body, weights.match_latent])
+    opens = float(np.quantile(match, GATE_QUANTILE))
+    depth = max(opens - weights.match_intercept, 0.5)  # from there down to a CV that shares nothing
+    weights = replace(weights, gate_from=opens, gate_slope=GATE_DEPTH / depth)
+    scorer = Scorer(data.space, weights)
+    probability = sigmoid(weights.platt_scale * out_of_fold[joined] + weights.platt_intercept
+                          + scorer.gate(match))
+    return Fit(scorer, best_f1_threshold(y[joined], probability), match_grid, grid,
+               {"hired": y[joined], "probability": probability})
+
+
+def search(
+    x: sp.csr_matrix, y: NDArray, groups: NDArray, weight: NDArray, p: TrainParameters,
+    c_values: tuple[float, ...],
+) -> tuple[Grid, NDArray[np.float64]]:
+    """Grid search over C with folds grouped by vacancy (by its text: reposts stay together).
+
+    Returns the grid and, for the best C, the out-of-fold logit of every row.
+    """
+    folds = list(GroupKFold(p.grid_search_cv).split(x, y, groups))
+    if any(len(np.unique(y[part])) < 2 for fold in folds for part in fold):
+        folds = _spread_folds(y, groups, p)
+    scorer = get_scorer(p.grid_search_scoring)
+
+    def one(train: NDArray, test: NDArray, c: float) -> tuple[float, NDArray]:
+        model = regression(c, p).fit(x[train], y[train], sample_weight=weight[train])
+        return float(scorer(model, x[test], y[test])), model.decision_function(x[test])
+
+    tasks = [(train, test, c) for c in c_values for train, test in folds]
+    results = Parallel(n_jobs=-1, prefer="threads")(delayed(one)(*task) for task in tasks)
+    grid = Grid(c_values, np.array([score for score, _ in results]).reshape(
+        len(c_values), len(folds)).T)
+    out_of_fold = np.empty(len(y))
+    for (_, test), (_, logits) in zip(
+        folds, results[grid.best * len(folds):(grid.best + 1) * len(folds)], strict=True
+    ):
+        out_of_fold[test] = logits
+    return grid, out_of_fold
+
+
+def _spread_folds(y: NDArray, groups: NDArray, p: TrainParameters) -> list:
+    """Folds by vacancy that each hold both classes: the vacancies with a hire dealt out first."""
+    positive = np.unique(groups[y == 1])
+    others = np.setdiff1d(np.unique(groups), positive)
+    random = check_random_state(p.random_state)
+    fold_of = np.zeros(int(groups.max()) + 1, np.int64)
+    for part in (positive, others):
+        fold_of[random.permutation(part)] = np.arange(len(part)) % p.grid_search_cv
+    if len(positive) < p.grid_search_cv:
+        raise StepError(
+            f"train: only {len(positive)} vacancies of the training part hired somebody, fewer "
+            f"than the {p.grid_search_cv} folds; lower grid_search_cv or give more data")
+    fold = fold_of[groups]
+    return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k))
+            for k in range(p.grid_search_cv)]
+
+
+def require_no_leak(
+    x: sp.csr_matrix, y: NDArray, groups: NDArray, data: Data, p: TrainParameters
+) -> None:
+    """Raises StepError where one column alone tells the outcome implausibly well."""
+    terms = data.candidates.unit.shape[1]
+    quick = p.model_copy(update={"grid_search_cv": 2, "grid_search_scoring": "roc_auc"})
+    for number, name in enumerate(("titulo_vaga", "principais_atividades and "
+                                   "competencia_tecnicas_e_comportamentais", "cv_pt")):
+        block = x[:, number * terms:(number + 1) * terms]
+        told = np.diff(block.indptr) > 0
+        if len(np.unique(groups[told & (y == 1)])) < 2:
+            continue
+        grid, _ = search(block[told], y[told], groups[told], np.ones(told.sum()), quick, (1.0,))
+        if grid.mean() > IMPLAUSIBLE_AUC:
+            raise StepError(
+                f"train: {name} alone predicts who is hired with an AUC of {grid.mean():.3f}, "
+                "which no text written before the decision does; "
+                "look for the outcome in that column and take it out")
+
+
+def regression(c: float, p: TrainParameters) -> LogisticRegression:
+    """The one kind of classifier in the project, at a given C."""
+    return LogisticRegression(C=c, solver="liblinear", random_state=p.random_state,
+                              max_iter=p.logistic_regression_max_iter)
+
+
+def _require_groups(vacancies: NDArray, folds: int) -> None:
+    groups = len(np.unique(vacancies))
+    if groups < folds:
+        raise StepError(f"train: {groups} vacancies in the training part, fewer than the {folds} "
+                        "folds; lower grid_search_cv or give more data")
+
+
+def _row_dots(left: sp.csr_matrix, right: sp.csr_matrix) -> NDArray[np.float64]:
+    return np.asarray(left.multiply(right).sum(axis=1)).ravel()
+
+
+def _batches(rows: int, size: int = 20_000) -> Iterator[slice]:
+    for begin in range(0, rows, size):
+        yield slice(begin, begin + size)

@@ -1,0 +1,254 @@
+"""Read the recruiters' three files into three clean tables.
+
+Reads   data_dir/{vagas,applicants,prospects}.json
+Writes  vacancies.parquet   codigo, data_requicisao, titulo_vaga, principais_atividades,
+                            competencia_tecnicas_e_comportamentais
+        candidates.parquet  codigo, cv_pt
+        pairs.parquet       vaga, candidato, outcome, data_candidatura
+Logs    the tables as dataset inputs, data_quality.json, row counts, seconds
+
+Nothing else of the records leaves this step; contact details inside the texts are blanked.
+"""
+
+import warnings
+from collections import Counter
+from datetime import date
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+import polars as pl
+from mlflow.data.polars_dataset import from_polars
+
+from steps import reuse
+from steps.failure import StepError
+from steps.parameters import Parameters
+from steps.progress import Progress
+from steps.records import (
+    FILES,
+    HIRED,
+    NOT_HIRED,
+    OUTCOMES,
+    UNDECIDED,
+    Candidate,
+    ProspectList,
+    Vacancy,
+    read,
+)
+from steps.redaction import redact, without_name
+from steps.session import run_step
+
+TABLES = ("vacancies", "candidates", "pairs")
+VACANCY_TEXTS = ("titulo_vaga", "principais_atividades", "competencia_tecnicas_e_comportamentais")
+EARLIEST = date(1990, 1, 1)
+MOST_OUTCOMES, LONGEST_OUTCOME = 20, 60
+"""So many unknown outcomes are named, cut to so many characters."""
+
+
+class IngestParameters(Parameters):
+    data_dir: Path
+
+
+Faults = dict[str, int]
+
+
+def vacancies_table(records: dict[str, Vacancy]) -> tuple[pl.DataFrame, Faults]:
+    """One row a vacancy, sorted as in the file; impossible dates are null."""
+    table = pl.DataFrame(
+        {
+            "codigo": list(records),
+            "data_requicisao": [r.informacoes_basicas.data_requicisao for r in records.values()],
+            "titulo_vaga": [r.informacoes_basicas.titulo_vaga for r in records.values()],
+            "principais_atividades": [
+                r.perfil_vaga.principais_atividades for r in records.values()
+            ],
+            "competencia_tecnicas_e_comportamentais": [
+                r.perfil_vaga.competencia_tecnicas_e_comportamentais for r in records.values()
+            ],
+        },
+        schema=dict.fromkeys(("codigo", "data_requicisao", *VACANCY_TEXTS), pl.String),
+    ).with_columns(
+        _parsed("data_requicisao"),
+        *(redact(pl.col(name).fill_null("")) for name in VACANCY_TEXTS),
+    )
+    texts = pl.concat_str([pl.col(name) for name in VACANCY_TEXTS])
+    return table, {
+        "vacancies with an impossible date": table["data_requicisao"].null_count(),
+        "vacancies without any text": table.select(_blank(texts).sum()).item(),
+        "vacancies with broken characters (U+FFFD)": table.select(
+            texts.str.contains("\ufffd", literal=True).sum()
+        ).item(),
+    }
+
+
+def candidates_table(records: dict[str, Candidate]) -> tuple[pl.DataFrame, Faults]:
+    """One row a candidate, sorted as in the file."""
+    table = pl.DataFrame(
+        {
+            "codigo": list(records),
+            "cv_pt": [without_name(r.cv_pt or "", r.infos_basicas.nome) for r in records.values()],
+        },
+        schema={"codigo": pl.String, "cv_pt": pl.String},
+    ).with_columns(redact(pl.col("cv_pt")))
+    filled = table.filter(~_blank(pl.col("cv_pt")))
+    return table, {
+        "candidates with an empty CV": table.height - filled.height,
+        "candidates who share a CV with another": filled.height - filled["cv_pt"].n_unique(),
+    }
+
+
+def pairs_table(
+    records: dict[str, ProspectList], vacancies: pl.DataFrame, candidates: pl.DataFrame
+) -> tuple[pl.DataFrame, Faults, dict[str, int]]:
+    """One row a candidate put forward for a known vacancy, and the outcomes that are not known.
+
+    A pair that is listed twice keeps its most decided outcome (hired before not hired before
+    undecided). An outcome that `OUTCOMES` does not know is null: the pair still tells who was put
+    forward, not what came of it.
+    """
+    flat = [(code, row) for code, listed in records.items() for row in listed.prospects]
+    known = {" ".join(text.casefold().split()): outcome for text, outcome in OUTCOMES.items()}
+    written = [" ".join((row.situacao_candidado or "").split()) for _, row in flat]
+    rows = pl.DataFrame(
+        {
+            "vaga": [code for code, _ in flat],
+            "candidato": [str(row.codigo) for _, row in flat],
+            "outcome": [known.get(text.casefold()) for text in written],
+            "data_candidatura": [row.data_candidatura for _, row in flat],
+        },
+        schema=dict.fromkeys(("vaga", "candidato", "outcome", "data_candidatura"), pl.String),
+    ).with_columns(_parsed("data_candidatura"))
+    joined = rows.join(vacancies.select(vaga="codigo"), on="vaga", how="semi")
+    decided = {HIRED: 0, NOT_HIRED: 1, UNDECIDED: 2}
+    pairs = (
+        joined.with_row_index("order")
+        .sort(pl.col("outcome").replace_strict(decided, default=3, return_dtype=pl.Int8), "order")
+        .unique(["vaga", "candidato"], keep="first", maintain_order=True)
+        .sort("order")
+        .drop("order")
+    )
+    unknown = Counter(
+        text[:LONGEST_OUTCOME] for text in written if text.casefold() not in known
+    )
+    return (
+        pairs,
+        {
+            "prospects of an unknown vacancy": rows.height - joined.height,
+            "prospects of an unknown candidate": pairs.join(
+                candidates, left_on="candidato", right_on="codigo", how="anti"
+            ).height,
+            "duplicate prospects": joined.height - pairs.height,
+            "prospects with an impossible date": rows["data_candidatura"].null_count(),
+            "prospects with an unknown outcome": sum(unknown.values()),
+        },
+        dict(unknown.most_common(MOST_OUTCOMES)),
+    )
+
+
+def input_digests(data_dir: Path) -> dict[str, str]:
+    """SHA-256 of each of the three files."""
+    return {name: reuse.file_digest(data_dir / name) for name in FILES}
+
+
+def result_digest(parameters: IngestParameters) -> str:
+    return reuse.step_digest("ingest", parameters, input_digests(parameters.data_dir))
+
+
+def bring_about(parameters: IngestParameters) -> Path:
+    """Folder that holds the tables, from an earlier run where possible."""
+    return reuse.bring_about("ingest", result_digest(parameters), lambda: ingest(parameters))
+
+
+def ingest(parameters: IngestParameters) -> None:
+    """Make the tables and log them on the active run."""
+    digest = result_digest(parameters)
+    progress = Progress({"reading": 60, "cleaning": 25, "logging the tables": 15})
+    progress.stage("reading", str(parameters.data_dir))
+    files = {name: parameters.data_dir / name for name in FILES}
+    for path in files.values():  # say so before minutes of reading
+        if not path.is_file():
+            raise StepError(f"{path}: file not found; data_dir must hold {', '.join(FILES)}")
+    vacancies, faults = vacancies_table(read(files["vagas.json"], Vacancy))
+    candidates, more = candidates_table(read(files["applicants.json"], Candidate))
+    faults |= more
+    listed = read(files["prospects.json"], ProspectList)
+    if result_digest(parameters) != digest:  # the tables would be reused for files they are not of
+        raise StepError(f"{parameters.data_dir}: a file changed while it was read; run again")
+    progress.stage("cleaning")
+    pairs, more, unknown = pairs_table(listed, vacancies, candidates)
+    faults |= more
+    with_cv = pairs.join(
+        candidates.filter(~_blank(pl.col("cv_pt"))),
+        left_on="candidato", right_on="codigo", how="semi",
+    )
+    _require_joins(with_cv, files)
+    counts = {
+        "vacancies": vacancies.height,
+        "candidates": candidates.height,
+        "pairs": pairs.height,
+        "pairs_with_cv": with_cv.height,
+        "hired_with_cv": with_cv.filter(outcome=HIRED).height,
+    }
+    progress.stage("logging the tables")
+    _log_tables(parameters.data_dir, vacancies=vacancies, candidates=candidates, pairs=pairs)
+    mlflow.log_dict({"rows": counts, "faults": faults, "unknown outcomes": unknown},
+                    "data_quality.json")
+    mlflow.log_metrics({f"rows_{name}": count for name, count in counts.items()})
+    progress.finish()
+    mlflow.log_metrics({f"seconds_{k.split()[0]}": v for k, v in progress.seconds.items()})
+    _print_report(counts, faults, unknown)
+    reuse.mark("ingest", digest)
+
+
+def _log_tables(data_dir: Path, **tables: pl.DataFrame) -> None:
+    with TemporaryDirectory() as folder:
+        for name, table in tables.items():
+            path = Path(folder) / f"{name}.parquet"
+            table.write_parquet(path, compression="zstd", compression_level=1)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # two of MLflow's source types fit a local folder
+                dataset = from_polars(
+                    table.head(1).cast({pl.Date: pl.Datetime}),  # its schemas have no plain date
+                    source=str(data_dir.absolute()),
+                    name=name,
+                    digest=reuse.file_digest(path)[:16],
+                )
+            mlflow.log_input(dataset, context="ingest")
+        mlflow.log_artifacts(folder)
+
+
+def _require_joins(with_cv: pl.DataFrame, files: dict[str, Path]) -> None:
+    if with_cv.is_empty():
+        raise StepError(
+            f"{files['prospects.json']}: no prospect joins to both a vacancy of vagas.json and a "
+            "CV of applicants.json; check that the three files are of one export"
+        )
+    hired = with_cv.filter(outcome=HIRED).height
+    if hired in (0, with_cv.height):
+        only = "hired" if hired else "not hired or undecided"
+        raise StepError(
+            f"{files['prospects.json']}: every outcome is {only}; a model needs both; check "
+            "situacao_candidado (the outcomes it may hold are listed in docs/data.md)"
+        )
+
+
+def _print_report(counts: dict[str, int], faults: Faults, unknown: dict[str, int]) -> None:
+    print(", ".join(f"{count:,} {name.replace('_', ' ')}" for name, count in counts.items()))
+    for kind, count in faults.items():
+        if count:
+            print(f"  {count:,} {kind}")
+    for text, count in unknown.items():
+        print(f"  unknown outcome {text!r}: {count:,} (add it to OUTCOMES in steps/records.py)")
+
+
+def _parsed(column: str) -> pl.Expr:
+    day = pl.col(column).str.strip_chars().str.to_date("%d-%m-%Y", strict=False)
+    return pl.when(day.is_between(EARLIEST, date.today())).then(day).alias(column)
+
+
+def _blank(text: pl.Expr) -> pl.Expr:
+    return text.str.strip_chars() == ""
+
+
+if __name__ == "__main__":
+    run_step("ingest", IngestParameters, ingest)

@@ -1,0 +1,183 @@
+"""A model beside its baselines, on vacancies that none of them has seen."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+import polars as pl
+from numpy.typing import NDArray
+
+from jobmatch_pyfunc.scoring import Candidates, Scorer, Vacancies, sigmoid, take, unit_rows
+from steps.corpus import Corpus, Pairs
+from steps.described import DescribedModel
+from steps.scores import (
+    Estimate,
+    Floats,
+    difference,
+    hire_estimates,
+    pool_estimates,
+    ranks_in_pool,
+)
+
+POOL_VACANCIES = 500
+"""The pool is ranked for at most so many held-out vacancies, drawn at random."""
+TOLERANCE = 0.02
+"""A version may fall behind production by so much where the interval leaves doubt."""
+GATED = ("hire_auc", "hire_average_precision", "pool_auc", "pool_recall_at_10")
+
+HEADLINE = (
+    "hire_auc", "hire_average_precision", "hire_brier", "hire_ece", "hire_f1",
+    "hire_within_vacancy_auc", "pool_auc", "pool_recall_at_10", "pool_recall_at_50", "pool_mrr",
+    "hired_pool_auc", "hired_pool_recall_at_10", "hired_pool_recall_at_50", "hired_pool_mrr",
+)
+
+
+@dataclass(frozen=True)
+class Held:
+    """What is judged on: joined pairs of vacancies that the model has not seen, and the pool."""
+
+    pairs: Pairs
+    vacancy: NDArray[np.int64]
+    """Each pair's vacancy, numbered from 0."""
+    pool: NDArray[np.int64]
+    """Candidates with a CV."""
+    first_day: np.datetime64
+    last_day: np.datetime64
+    seed: int
+
+
+@dataclass(frozen=True)
+class Contender:
+    """One row of the table.
+
+    pool_scores: scores of the whole pool for a vacancy, higher is better.
+    hire: a score for each held pair; a probability where `threshold` is given.
+    """
+
+    name: str
+    pool_scores: Callable[[int], Floats]
+    hire: Floats
+    threshold: float | None = None
+
+
+@dataclass(frozen=True)
+class Judgement:
+    name: str
+    estimates: dict[str, Estimate]
+    hire: Floats = field(repr=False)
+    threshold: float | None = None
+
+
+def held(
+    pairs: Pairs, judged: NDArray[np.bool_], dates: NDArray, pool: NDArray, seed: int
+) -> Held:
+    """The joined pairs whose vacancy is judged."""
+    pairs = pairs.where(judged[pairs.vacancy] & pairs.joined)
+    _, numbers = np.unique(pairs.vacancy, return_inverse=True)
+    days = dates[pairs.vacancy]
+    return Held(pairs, numbers, pool, days.min(), days.max(), seed)
+
+
+def judge(contender: Contender, on: Held) -> Judgement:
+    """All figures of one contender."""
+    hired = on.pairs.hired
+    figures: dict[str, Estimate] = {}
+    probability = contender.hire if contender.threshold is not None else sigmoid(contender.hire)
+    threshold = 0.5 if contender.threshold is None else contender.threshold
+    figures |= hire_estimates(hired, probability, on.vacancy, threshold, on.seed)
+    if contender.threshold is None:  # an order, not a probability
+        for name in ("hire_brier", "hire_ece", "hire_f1"):
+            figures.pop(name)
+    place = np.full(int(on.pool.max()) + 1, -1)
+    place[on.pool] = np.arange(len(on.pool))
+    ranks, aucs, rows = [], [], []
+    for number in _drawn(on):
+        members = np.flatnonzero(on.vacancy == number)
+        vacancy = int(on.pairs.vacancy[members[0]])
+        rank, auc = ranks_in_pool(
+            contender.pool_scores(vacancy), place[on.pairs.candidate[members]])
+        ranks.append(rank)
+        aucs.append(auc)
+        rows.append(members)
+    at = np.concatenate(rows)
+    rank, auc = np.concatenate(ranks), np.concatenate(aucs)
+    figures |= pool_estimates(rank, auc, on.vacancy[at], on.seed)
+    chosen = hired[at] == 1
+    figures |= pool_estimates(rank[chosen], auc[chosen], on.vacancy[at][chosen], on.seed,
+                              "hired_pool")
+    return Judgement(contender.name, figures, probability, contender.threshold)
+
+
+def _drawn(on: Held) -> NDArray[np.int64]:
+    vacancies = int(on.vacancy.max()) + 1
+    if vacancies <= POOL_VACANCIES:
+        return np.arange(vacancies)
+    generator = np.random.default_rng(on.seed)
+    return np.sort(generator.choice(vacancies, POOL_VACANCIES, replace=False))
+
+
+def model_contender(
+    name: str, scorer: Scorer, vacancies: Vacancies, candidates: Candidates, threshold: float,
+    on: Held,
+) -> Contender:
+    """A fitted model: ranks by match, predicts with its probability."""
+    pool = take(candidates, on.pool)
+    _, hire = scorer.score_pairs(vacancies, candidates, on.pairs.vacancy, on.pairs.candidate)
+    return Contender(
+        name, lambda v: scorer.match_logits(vacancies, v, pool), sigmoid(hire), threshold)
+
+
+def random_contender(on: Held) -> Contender:
+    """Chance: a pool in random order, and the same score for everybody (AUC 0.5, precision the
+    base rate), which is what random scores come to on average."""
+    generator = np.random.default_rng(on.seed)
+    return Contender("random", lambda _: generator.random(len(on.pool)), np.zeros(len(on.pairs)))
+
+
+def cosine_contender(vacancies: Vacancies, candidates: Candidates, on: Held) -> Contender:
+    """Cosine of the TF-IDF vectors of title and body with the CV."""
+    both = unit_rows((vacancies.title + vacancies.body).tocsr())
+    pool = candidates.unit[on.pool]
+    cosine = np.asarray(
+        both[on.pairs.vacancy].multiply(candidates.unit[on.pairs.candidate]).sum(axis=1)).ravel()
+    return Contender("cosine", lambda v: pool @ both[v].toarray().ravel(), cosine)
+
+
+def described_contender(model: DescribedModel, corpus: Corpus, on: Held) -> Contender:
+    """The described model: ranks by its one score."""
+    of_cv = model.cv_part(corpus, on.pool)
+    return Contender("described model", lambda _: of_cv, model.probability(corpus, on.pairs), 0.5)
+
+
+def table(judgements: list[Judgement]) -> pl.DataFrame:
+    """One row a contender, one column a figure with its interval."""
+    names = [n for n in HEADLINE if any(n in j.estimates for j in judgements)]
+    return pl.DataFrame(
+        {"model": [j.name for j in judgements]}
+        | {n: [str(j.estimates.get(n, Estimate(float("nan")))) for j in judgements] for n in names}
+    )
+
+
+def verdict(new: Judgement, production: Judgement | None) -> tuple[bool, str]:
+    """Whether a version may go to production, and why in one line.
+
+    It fails where it is worse than production beyond doubt (the whole 95 % interval of the paired
+    difference lies below 0) or by more than `TOLERANCE`; and where its ranking is no better than
+    chance.
+    """
+    pool = new.estimates["pool_auc"]
+    if not pool.value > 0.5:
+        return False, f"pool_auc {pool.value:.3f} is no better than chance"
+    if production is None:
+        return True, "no production version to compare with; ranks better than chance"
+    worse = []
+    for name in GATED:
+        if name not in new.estimates or name not in production.estimates:
+            continue
+        change = difference(new.estimates[name], production.estimates[name])
+        if change.value < -TOLERANCE or change.high < 0:
+            worse.append(f"{name} {new.estimates[name].value:.3f} against "
+                         f"{production.estimates[name].value:.3f}")
+    if worse:
+        return False, "worse than production: " + ", ".join(worse)
+    return True, "as good as production or better on the same held-out vacancies"

@@ -1,0 +1,132 @@
+"""Plots of a judgement, as images for the run."""
+
+from typing import TYPE_CHECKING
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import numpy as np
+from matplotlib import pyplot as plt
+from matplotlib.axes import Axes
+from numpy.typing import NDArray
+from sklearn.metrics import (
+    ConfusionMatrixDisplay,
+    PrecisionRecallDisplay,
+    RocCurveDisplay,
+)
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+from steps.judging import Judgement
+
+SIZE = (5.2, 4.2)
+
+
+def _both(hired: NDArray) -> bool:
+    """Whether there are both hired and not hired people: without, there is no curve."""
+    return bool(0 < hired.sum() < len(hired))
+
+
+def roc(axes: Axes, hired: NDArray, judgements: list[Judgement]) -> None:
+    for judgement in judgements if _both(hired) else ():
+        RocCurveDisplay.from_predictions(hired, judgement.hire, ax=axes, name=judgement.name)
+    axes.plot([0, 1], [0, 1], ":", color="grey")
+    axes.set(title="Hired or not: ROC", xlabel="not hired, ranked above",
+             ylabel="hired, found")
+    if _both(hired):
+        axes.legend(fontsize=7, loc="lower right")
+
+
+def precision_recall(axes: Axes, hired: NDArray, judgements: list[Judgement]) -> None:
+    for judgement in judgements if _both(hired) else ():
+        PrecisionRecallDisplay.from_predictions(hired, judgement.hire, ax=axes,
+                                                name=judgement.name)
+    axes.axhline(hired.mean(), linestyle=":", color="grey")
+    axes.set(title="Hired or not: precision and recall", xlabel="recall", ylabel="precision",
+             ylim=(-0.02, 1.02))
+    if _both(hired):
+        axes.legend(fontsize=7, loc="upper right")
+
+
+def calibration(axes: Axes, hired: NDArray, probability: NDArray) -> None:
+    groups = np.array_split(np.argsort(probability, kind="stable"), 10)
+    groups = [g for g in groups if len(g)]
+    predicted = [probability[g].mean() for g in groups]
+    observed = [hired[g].mean() for g in groups]
+    top = max(*predicted, *observed, 0.05) * 1.1
+    axes.plot([0, top], [0, top], ":", color="grey")
+    axes.plot(predicted, observed, "o-")
+    axes.set(title="Calibration (tenths of the pairs)", xlabel="probability given",
+             ylabel="share really hired", xlim=(0, top), ylim=(0, top))
+
+
+def confusion(axes: Axes, hired: NDArray, probability: NDArray, threshold: float) -> None:
+    ConfusionMatrixDisplay.from_predictions(
+        hired == 1, probability >= threshold, ax=axes, colorbar=False, labels=[False, True],
+        display_labels=["not hired", "hired"])
+    axes.set(title=f"Confusion at threshold {threshold:.3f}")
+
+
+def distribution(axes: Axes, hired: NDArray, probability: NDArray) -> None:
+    bins = np.linspace(0, max(probability.max(), 0.05), 30).tolist()
+    for value, name in ((0, "not hired"), (1, "hired")):
+        if (hired == value).any():
+            axes.hist(probability[hired == value], bins=bins, density=True, alpha=0.6, label=name)
+    axes.set(title="Probability by outcome", xlabel="probability", ylabel="density")
+    axes.legend()
+
+
+def strongest_terms(axes: Axes, names: list[str], weights: NDArray, title: str) -> None:
+    order = np.argsort(weights)
+    shown = np.concatenate([order[:12], order[-12:]])
+    axes.barh([names[i][:28] for i in shown], weights[shown],
+              color=["tab:red" if weights[i] < 0 else "tab:blue" for i in shown])
+    axes.tick_params(axis="y", labelsize=6)
+    axes.set(title=title)
+
+
+def pool_recall(axes: Axes, judgements: list[Judgement]) -> None:
+    names = ("pool_recall_at_10", "pool_recall_at_50")
+    width = 0.8 / len(judgements)
+    for number, judgement in enumerate(judgements):
+        values = [judgement.estimates[name].value for name in names]
+        axes.bar(np.arange(2) + number * width, values, width, label=judgement.name)
+    axes.set(title="People put forward, found in the pool", ylabel="share",
+             xticks=np.arange(2) + 0.4 - width / 2,
+           xticklabels=["in the first 10", "in the first 50"])
+    axes.legend(fontsize=7)
+
+
+def draw(hired: NDArray, judgements: list[Judgement], names: list[str], hire_body: NDArray,
+         hire_cv: NDArray) -> dict[str, "Figure"]:
+    """Every plot on a figure of its own, and all on one page. The last judgement is the model's."""
+    own = judgements[-1]
+    threshold = own.threshold if own.threshold is not None else 0.5
+    drawings = {
+        "roc": lambda a: roc(a, hired, judgements),
+        "precision_recall": lambda a: precision_recall(a, hired, judgements),
+        "calibration": lambda a: calibration(a, hired, own.hire),
+        "confusion_matrix": lambda a: confusion(a, hired, own.hire, threshold),
+        "score_distribution": lambda a: distribution(a, hired, own.hire),
+        "pool_recall": lambda a: pool_recall(a, judgements),
+        "strongest_terms_vacancy": lambda a: strongest_terms(
+            a, names, hire_body, "Terms of the vacancy: hired more (blue), less (red)"),
+        "strongest_terms_cv": lambda a: strongest_terms(
+            a, names, hire_cv, "Terms of the CV: hired more (blue), less (red)"),
+    }
+    figures: dict[str, Figure] = {}
+    for name, drawing in drawings.items():
+        figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+        drawing(axes)
+        figures[name] = figure
+    page, grid = plt.subplots(4, 2, figsize=(SIZE[0] * 2, SIZE[1] * 4), layout="constrained")
+    for axes, drawing in zip(grid.flat, drawings.values(), strict=True):
+        drawing(axes)
+    figures["page"] = page
+    return figures
+
+
+def close_all() -> None:
+    plt.close("all")

@@ -1,0 +1,84 @@
+"""Progress of long work: a bar on a terminal, plain lines otherwise, tags on the MLflow run."""
+
+import shutil
+import sys
+import time
+
+import mlflow
+from tqdm import tqdm
+
+
+class Progress:
+    """Reports the stages of one step.
+
+    Each stage is given with its share of the whole, in percent; `seconds` holds how long each
+    took, for the run's metrics.
+    """
+
+    def __init__(self, stages: dict[str, float]) -> None:
+        self._shares = stages
+        self._total = sum(stages.values())
+        self._started = time.perf_counter()
+        self._begun: dict[str, float] = {}
+        self._done = 0.0
+        self._current: str | None = None
+        self.seconds: dict[str, float] = {}
+        columns, lines = shutil.get_terminal_size((100, 24))  # where a terminal tells no size
+        self._bar = (
+            tqdm(
+                total=100,
+                bar_format="{desc:<34}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+                ncols=columns,
+                nrows=lines,
+            )
+            if sys.stderr.isatty()
+            else None
+        )
+
+    def stage(self, name: str, note: str = "") -> None:
+        """Enter the stage `name`; the one before it is over."""
+        self._close()
+        self._current = name
+        self._begun[name] = time.perf_counter()
+        percent = 100 * self._done / self._total
+        self._say(f"{name} {note}".rstrip(), percent)
+        mlflow.set_tags({"jobmatch.stage": name, "jobmatch.percent": f"{percent:.0f}"})
+        _tell_parents(name)
+
+    def within(self, fraction: float) -> None:
+        """The current stage is `fraction` (0..1) through."""
+        if self._bar and self._current:
+            percent = 100 * (self._done + fraction * self._shares[self._current]) / self._total
+            self._bar.update(percent - self._bar.n)
+
+    def finish(self) -> None:
+        """All stages are over."""
+        self._close()
+        self._say("done", 100)
+        if self._bar:
+            self._bar.close()
+        mlflow.set_tags({"jobmatch.stage": "done", "jobmatch.percent": "100"})
+
+    def _close(self) -> None:
+        if self._current is None:
+            return
+        self.seconds[self._current] = time.perf_counter() - self._begun[self._current]
+        self._done += self._shares[self._current]
+        self._current = None
+
+    def _say(self, text: str, percent: float) -> None:
+        if self._bar:
+            self._bar.set_description(text)
+            self._bar.update(percent - self._bar.n)
+        else:
+            elapsed = time.perf_counter() - self._started
+            print(f"[{percent:3.0f}%] {text} ({elapsed:.0f} s)", flush=True)
+
+
+def _tell_parents(stage: str) -> None:
+    """Whoever watches the run that brought this one about sees its stage too."""
+    client, active = mlflow.MlflowClient(), mlflow.active_run()
+    parent = active.data.tags.get("mlflow.parentRunId") if active else None
+    while parent:
+        client.set_tag(parent, "jobmatch.stage", stage)
+        parent = client.get_run(parent).data.tags.get("mlflow.parentRunId")

@@ -1,0 +1,62 @@
+"""The model registry as jobmatch uses it: one registered model, two aliases, no version in a name.
+
+`staging` is the newest version; `production` is what serves. Whatever has to be known of a
+version later (its gate verdict, who promoted it and when, what it replaced) is a tag on it.
+"""
+
+import getpass
+import os
+from collections.abc import Callable
+from datetime import UTC, datetime
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+
+MODEL = "jobmatch"
+STAGING, PRODUCTION = "staging", "production"
+
+
+def version_at(client: MlflowClient, alias: str) -> ModelVersion | None:
+    """The version that an alias points to, or None."""
+    return _unless_missing(client.get_model_version_by_alias, alias)
+
+
+def find_version(client: MlflowClient, version: str) -> ModelVersion | None:
+    """The version with this number, or None."""
+    return _unless_missing(client.get_model_version, version)
+
+
+def _unless_missing(get: Callable[[str, str], ModelVersion], which: str) -> ModelVersion | None:
+    try:
+        return get(MODEL, which)
+    except MlflowException as error:
+        if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
+            return None
+        raise
+
+
+def set_production(
+    client: MlflowClient, version: str, replaced: str | None, *, by: str, forced: bool = False
+) -> None:
+    """Move `production` to `version` and record who did it, when, and what it replaced.
+
+    The tags are written first: an alias without its record must not exist.
+    """
+    record = {
+        "promoted_by": by,
+        "promoted_at": datetime.now(UTC).isoformat(timespec="seconds"),
+        "replaced_version": replaced or "none",
+        "forced": str(forced).lower(),
+    }
+    for key, value in record.items():
+        client.set_model_version_tag(MODEL, version, key, value)
+    client.set_registered_model_alias(MODEL, PRODUCTION, version)
+
+
+def current_user() -> str:
+    """Who runs this process, as recorded on what they promote."""
+    try:
+        return os.environ.get("MLFLOW_TRACKING_USERNAME") or getpass.getuser()
+    except (KeyError, OSError):  # a container may run as a user id that has no name
+        return f"uid {os.getuid()}"

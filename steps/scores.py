@@ -1,0 +1,195 @@
+"""How a model is judged: figures of merit with bootstrap intervals over vacancies.
+
+Rows of one vacancy are not independent, so every interval resamples whole vacancies (the cluster
+bootstrap; Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
+
+Floats = NDArray[np.float64]
+Ints = NDArray[np.int64]
+
+RESAMPLES = 300
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A figure with its 95 % bootstrap interval; NaN where it cannot be computed."""
+
+    value: float
+    low: float = float("nan")
+    high: float = float("nan")
+    samples: tuple[float, ...] = field(default=(), repr=False, compare=False)
+
+    def __str__(self) -> str:
+        if np.isnan(self.value):
+            return "–"
+        if np.isnan(self.low):
+            return f"{self.value:.3f}"
+        return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def expected_calibration_error(
+    hired: Ints, probability: Floats, weight: Floats | None = None, bins: int = 10
+) -> float:
+    """Mean absolute gap between predicted and observed share over bins of equal mass, weighted by
+    their size (Naeini, Cooper & Hauskrecht, AAAI 2015, with quantile bins)."""
+    weight = np.ones(len(hired)) if weight is None else weight
+    order = np.argsort(probability, kind="stable")
+    groups = np.array_split(order, bins)
+    gaps = [
+        abs(np.sum(weight[g] * (probability[g] - hired[g]))) for g in groups if len(g)
+    ]
+    return float(np.sum(gaps) / np.sum(weight))
+
+
+def f1_at(threshold: float) -> Callable[[Ints, Floats, Floats], float]:
+    """F1 of the class hired when everyone at or above the threshold is predicted hired."""
+
+    def score(hired: Ints, probability: Floats, weight: Floats) -> float:
+        predicted = probability >= threshold
+        true = np.sum(weight * (predicted & (hired == 1)))
+        wrong = np.sum(weight * (predicted != (hired == 1)))
+        return float(2 * true / (2 * true + wrong)) if true + wrong else 0.0
+
+    return score
+
+
+def best_f1_threshold(hired: Ints, probability: Floats) -> float:
+    """The threshold with the highest F1 on these (out-of-fold) predictions."""
+    order = np.argsort(-probability, kind="stable")
+    true = np.cumsum(hired[order])
+    f1 = 2 * true / (np.arange(1, len(order) + 1) + hired.sum())
+    last_of_ties = np.append(np.diff(probability[order]) != 0, True)
+    best = int(np.argmax(np.where(last_of_ties, f1, -1)))
+    return float(probability[order][best])
+
+
+def hire_estimates(
+    hired: Ints, probability: Floats, vacancy: Ints, threshold: float, seed: int
+) -> dict[str, Estimate]:
+    """Figures of the probability of being hired.
+
+    hired, probability, vacancy: one value a pair; vacancy numbers the vacancies from 0.
+    """
+    both = 0 < hired.sum() < len(hired)
+    figures: dict[str, Callable[[Ints, Floats, Floats], float]] = {
+        "hire_brier": lambda y, p, w: float(brier_score_loss(y, p, sample_weight=w)),
+        "hire_ece": lambda y, p, w: expected_calibration_error(y, p, w),
+        "hire_f1": f1_at(threshold),
+    }
+    if both:
+        figures = {
+            "hire_auc": lambda y, p, w: float(roc_auc_score(y, p, sample_weight=w)),
+            "hire_average_precision": lambda y, p, w: float(
+                average_precision_score(y, p, sample_weight=w)
+            ),
+            **figures,
+        }
+    vacancies = int(vacancy.max()) + 1
+    draws = _draws(vacancies, seed)
+    estimates = {}
+    for name, figure in figures.items():
+        value = figure(hired, probability, np.ones(len(hired)))
+        samples = []
+        for multiplicity in draws:
+            weight = multiplicity[vacancy]
+            kept = weight > 0
+            y, p, w = hired[kept], probability[kept], weight[kept]
+            if 0 < y.sum() < len(y):
+                samples.append(figure(y, p, w))
+        estimates[name] = _estimate(value, samples)
+    return estimates | _within_vacancy(hired, probability, vacancy, draws)
+
+
+def _within_vacancy(
+    hired: Ints, probability: Floats, vacancy: Ints, draws: Floats
+) -> dict[str, Estimate]:
+    """AUC over the pairs (hired, not hired) of the same vacancy, and how many such pairs."""
+    vacancies = draws.shape[1]
+    won, compared = np.zeros(vacancies), np.zeros(vacancies)
+    for number in np.unique(vacancy):
+        rows = vacancy == number
+        up, down = probability[rows & (hired == 1)], probability[rows & (hired == 0)]
+        if len(up) and len(down):
+            difference = up[:, None] - down[None, :]
+            won[number] = np.sum(difference > 0) + 0.5 * np.sum(difference == 0)
+            compared[number] = difference.size
+    total = compared.sum()
+    if not total:
+        return {"hire_within_vacancy_auc": Estimate(float("nan")),
+                "hire_within_vacancy_pairs": Estimate(0.0)}
+    samples = [
+        float(draw @ won / (draw @ compared)) for draw in draws if draw @ compared
+    ]
+    return {
+        "hire_within_vacancy_auc": _estimate(float(won.sum() / total), samples),
+        "hire_within_vacancy_pairs": Estimate(float(total)),
+    }
+
+
+def ranks_in_pool(scores: Floats, members: Ints) -> tuple[Floats, Floats]:
+    """Where `members` (indices into the pool) stand when the pool is ordered by `scores`.
+
+    Returns each member's rank (1 is best; ties share their mean rank) and its AUC: the share of
+    the rest of the pool that it beats.
+    """
+    ordered = np.sort(scores)
+    mine = scores[members]
+    above = len(scores) - np.searchsorted(ordered, mine, side="right")
+    equal = len(scores) - above - np.searchsorted(ordered, mine, side="left")
+    rank = 1 + above + (equal - 1) / 2
+    return rank, 1 - (rank - 1) / max(len(scores) - 1, 1)
+
+
+def pool_estimates(
+    rank: Floats, auc: Floats, vacancy: Ints, seed: int, name: str = "pool"
+) -> dict[str, Estimate]:
+    """Figures of a ranking, averaged over those who were really put forward (or hired).
+
+    rank, auc, vacancy: one value a person, as `ranks_in_pool` gives them.
+    """
+    if not len(rank):
+        return {}
+    values = {
+        f"{name}_auc": auc,
+        f"{name}_recall_at_10": (rank <= 10).astype(float),
+        f"{name}_recall_at_50": (rank <= 50).astype(float),
+        f"{name}_mrr": 1 / rank,
+    }
+    draws = _draws(int(vacancy.max()) + 1, seed)
+    weights = draws[:, vacancy]
+    weights = weights[weights.sum(axis=1) > 0]
+    return {
+        key: _estimate(float(value.mean()), (weights @ value / weights.sum(axis=1)).tolist())
+        for key, value in values.items()
+    }
+
+
+def _draws(vacancies: int, seed: int) -> Floats:
+    """How often each vacancy is drawn in each resample: (RESAMPLES, vacancies)."""
+    generator = np.random.default_rng(seed)
+    return generator.multinomial(
+        vacancies, np.full(vacancies, 1 / vacancies), size=RESAMPLES
+    ).astype(float)
+
+
+def _estimate(value: float, samples: list[float]) -> Estimate:
+    if len(samples) < RESAMPLES // 2:
+        return Estimate(value)
+    low, high = np.quantile(samples, [0.025, 0.975])
+    return Estimate(value, float(low), float(high), tuple(samples))
+
+
+def difference(new: Estimate, old: Estimate) -> Estimate:
+    """new − old, with the interval of the paired differences: both were judged on the same rows,
+    so their resamples are the same."""
+    if len(new.samples) != len(old.samples):
+        return Estimate(new.value - old.value)
+    pairs = zip(new.samples, old.samples, strict=True)
+    return _estimate(new.value - old.value, [a - b for a, b in pairs])

@@ -1,0 +1,141 @@
+"""The frame around every step: its MLflow run, its errors, its signals."""
+
+import logging
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from tempfile import TemporaryDirectory
+from types import FrameType
+from typing import Any, TypeVar
+
+import mlflow
+from mlflow.entities import RunStatus
+from mlflow.exceptions import MlflowException
+
+from steps.failure import StepError, Terminated
+from steps.parameters import Parameters, parse
+from steps.processes import end_abandoned, mark_own
+
+P = TypeVar("P", bound=Parameters)
+ERROR = "jobmatch.error"
+STOP = (signal.SIGTERM, signal.SIGINT)
+STOPPED = "stopped; nothing was registered or moved"
+
+
+def run_step(entry_point: str, model: type[P], body: Callable[[P], None]) -> None:
+    """Run a step as `mlflow run . -e entry_point` or `python -m steps.entry_point` starts it.
+
+    The MLflow run that `mlflow run` made is continued; without one a new run is started. On a
+    StepError the process prints its line and exits with 1; the run ends FAILED and carries the
+    line in the tag `jobmatch.error`. On SIGTERM or Ctrl-C the run ends KILLED.
+    """
+    _quiet()
+    for number in STOP:
+        signal.signal(number, _terminate)
+    usual, scratch = tempfile.tempdir, TemporaryDirectory(prefix="jobmatch-")
+    tempfile.tempdir = scratch.name  # what MLflow downloads here holds CVs: it goes with the step
+    try:
+        parameters = _parse(model, entry_point)
+        end_abandoned()
+        with step_run(run_name=None if _continued() else entry_point) as run:
+            _log_parameters(run.info.run_id, parameters)
+            body(parameters)
+            past_stopping()
+    except StepError as error:
+        sys.exit(f"error: {error}")
+    except (MlflowException, OSError) as error:
+        sys.exit(f"error: {one_line(error)}")
+    except Terminated:
+        _end_continued("KILLED")  # where the signal came before the run was taken over
+        print(STOPPED, file=sys.stderr)
+        sys.exit(143)
+    finally:
+        tempfile.tempdir = usual
+        scratch.cleanup()
+
+
+@contextmanager
+def step_run(**start: Any) -> Iterator[mlflow.ActiveRun]:
+    """An MLflow run that says which process it belongs to, why it failed, and whether it was
+    stopped. Takes what `mlflow.start_run` takes."""
+    with mlflow.start_run(**start) as run:
+        mark_own()
+        try:
+            yield run
+        except Terminated:
+            # `mlflow run` of 3.17 sets FAILED over KILLED after Ctrl-C: the tag says what it was
+            mlflow.set_tag(ERROR, STOPPED)
+            mlflow.end_run("KILLED")
+            raise
+        except Exception as error:
+            with suppress(MlflowException):  # the store may be what failed
+                mlflow.set_tag(ERROR, one_line(error))
+            raise
+
+
+def past_stopping() -> None:
+    """From here on SIGTERM and Ctrl-C come too late: what has begun is brought to its end."""
+    for number in STOP:
+        signal.signal(number, signal.SIG_IGN)
+
+
+def one_line(error: Exception) -> str:
+    """What went wrong, without anything that could hold a text of the records."""
+    if isinstance(error, StepError):
+        return str(error)
+    if isinstance(error, MlflowException):
+        first = (error.message or type(error).__name__).splitlines()[0]
+        return f"MLflow at {_without_password(mlflow.get_tracking_uri())}: {first}"
+    if isinstance(error, OSError):
+        return str(error).splitlines()[0] if str(error) else type(error).__name__
+    return f"unexpected {type(error).__name__}; the step's output tells where"
+
+
+def _without_password(uri: str) -> str:
+    head, at, host = uri.rpartition("@")
+    return f"{head.partition('://')[0]}://…@{host}" if at else uri
+
+
+def _quiet() -> None:
+    """Keep MLflow's own chatter out of the step's output; warnings and errors stay."""
+    os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    for name in ("mlflow.store.db.utils", "alembic", "mlflow.tracking._model_registry",
+                 "mlflow.store.model_registry"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _continued() -> bool:
+    return "MLFLOW_RUN_ID" in os.environ
+
+
+def _parse(model: type[P], entry_point: str) -> P:
+    try:
+        return parse(model, entry_point, sys.argv[1:])
+    except StepError as error:
+        if _continued():  # so that whoever looks at the run sees why it failed
+            mlflow.MlflowClient().set_tag(os.environ["MLFLOW_RUN_ID"], ERROR, str(error))
+            _end_continued("FAILED")
+        raise
+
+
+def _end_continued(status: str) -> None:
+    """End the run that `mlflow run` made, where there is one that still runs."""
+    client = mlflow.MlflowClient()
+    if _continued():
+        run = client.get_run(os.environ["MLFLOW_RUN_ID"])
+        if not RunStatus.is_terminated(RunStatus.from_string(run.info.status)):
+            client.set_terminated(run.info.run_id, status)
+
+
+def _log_parameters(run_id: str, parameters: Parameters) -> None:
+    # `mlflow run` has logged them already, except when it was given a run id
+    known = mlflow.get_run(run_id).data.params
+    mlflow.log_params({k: v for k, v in parameters.as_strings().items() if k not in known})
+
+
+def _terminate(signum: int, frame: FrameType | None) -> None:
+    past_stopping()  # Ctrl-C under `mlflow run` brings both signals: one is enough
+    raise Terminated

@@ -1,0 +1,259 @@
+"""Fit, judge and register a version.
+
+Reads   the features of featurize (brought about if they are not there yet)
+Writes  a version of the registered model `jobmatch`, alias `staging`; alias `production` where
+        there is none yet
+Logs    parameters, figures with intervals, plots, model card, seconds per stage, peak memory
+"""
+
+import json
+import resource
+import shutil
+import warnings
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import mlflow
+import numpy as np
+from mlflow import MlflowClient
+from numpy.typing import NDArray
+from sklearn.exceptions import ConvergenceWarning
+from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, recall_score
+
+from jobmatch_pyfunc.contract import ACTIVITIES, CV, REQUIREMENTS, TITLE, signature
+from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
+from jobmatch_pyfunc.scoring import take
+from steps import features as feature_files
+from steps import featurize
+from steps.corpus import Pairs
+from steps.described import Vectoriser, fit_described
+from steps.evaluate import judge_all, judge_version
+from steps.features import Features
+from steps.featurize import FeaturizeParameters
+from steps.fitting import Data, Fit, TrainParameters, fit
+from steps.judging import Held, Judgement, held, judge, model_contender, verdict
+from steps.parameters import PROJECT, select
+from steps.progress import Progress
+from steps.registry import MODEL, PRODUCTION, STAGING, current_user, set_production, version_at
+from steps.report import log_judgement, print_table
+from steps.session import past_stopping, run_step
+from steps.versions import Version, load_version, make_pool, write_fitted
+
+SHIPPED_REQUIREMENTS = ("mlflow", "numpy", "pandas", "scipy", "pystemmer")
+EXAMPLE = {
+    TITLE: "Desenvolvedor Java Pleno",
+    ACTIVITIES: "Desenvolver e manter APIs em Java e Spring Boot.",
+    REQUIREMENTS: "Java, Spring Boot, SQL e testes automatizados.",
+    CV: "Desenvolvedor Java há 6 anos. Spring Boot, Hibernate, SQL e JUnit.",
+}
+
+
+def fit_part(
+    features: Features, part: str, p: TrainParameters, fixed: Fit | None, progress: Progress
+) -> Fit:
+    """Fit both scores on one part's vacancies."""
+    vacancies, candidates = features.corpus.counts(features.terms[part]).vectors(
+        features.spaces[part])
+    pairs = features.training_pairs(part)
+    data = Data(
+        vacancies, candidates, features.spaces[part], pairs, features.corpus.postings,
+        age_in_days(features.vacancy_dates, pairs), pool_of(features, part))
+    return fit(data, p, fixed, progress.within)
+
+
+def age_in_days(dates: NDArray[np.datetime64], pairs: Pairs) -> NDArray[np.float64]:
+    """Days from each pair's vacancy to the newest; an unknown date counts as the oldest."""
+    days = dates[pairs.vacancy]
+    if np.isnat(days).all():
+        return np.zeros(len(days))
+    age = (days[~np.isnat(days)].max() - days) / np.timedelta64(1, "D")
+    return np.where(np.isnat(days), np.nanmax(age), age)
+
+
+def pool_of(features: Features, part: str) -> NDArray[np.int64]:
+    """Candidates with a CV; for `holdout` without those who belong to held-out vacancies only."""
+    filled = features.candidate_filled.copy()
+    if part == HOLDOUT:
+        mine = features.training_pairs(part).candidate
+        others = np.setdiff1d(features.pairs.candidate, mine)
+        filled[others[others >= 0]] = False
+    return np.flatnonzero(filled)
+
+
+def at_threshold(judgement: Judgement, hired: NDArray[np.int64]) -> dict[str, float]:
+    """Precision, recall, accuracy and the four confusion counts at the version's threshold."""
+    threshold = 0.5 if judgement.threshold is None else judgement.threshold
+    predicted = judgement.hire >= threshold
+    (tn, fp), (fn, tp) = confusion_matrix(hired, predicted, labels=[False, True])
+    return {
+        "hire_precision": precision_score(hired, predicted, zero_division=0),
+        "hire_recall": recall_score(hired, predicted, zero_division=0),
+        "hire_accuracy": accuracy_score(hired, predicted),
+        "true_positives": tp, "false_positives": fp, "true_negatives": tn, "false_negatives": fn,
+        "held_out_hired_share": hired.mean(),
+    }
+
+
+def gate(
+    features: Features, on: Held, own: Judgement, version: Version, production: Version | None
+) -> tuple[bool, str]:
+    """The verdict, on held-out vacancies that the production version has not seen either."""
+    if production is None:
+        return verdict(own, None)
+    theirs = judge_version(features.corpus, on, production)
+    if theirs is None:  # production was held back from fewer days: judge both on those
+        later = features.vacancy_dates >= production.split_date
+        if not (later[features.pairs.vacancy] & features.pairs.joined).any():
+            return False, (f"production (version {production.number}) has seen every held-out "
+                           "vacancy, so the two cannot be compared")
+        on = held(features.pairs, later & features.held_out, features.vacancy_dates, on.pool,
+                  on.seed)
+        theirs = judge_version(features.corpus, on, production)
+        fitted = version.part(HOLDOUT)
+        vectors = features.corpus.counts(fitted.terms).vectors(fitted.space)
+        own = judge(model_contender(own.name, fitted.scorer, *vectors, fitted.threshold, on), on)
+    return verdict(own, theirs)
+
+
+def register(folder: Path, fit_: Fit, tags: dict[str, str]) -> str:
+    """Log the model and register it as a whole: files first, then one version with its tags."""
+    package = folder / "jobmatch_pyfunc"
+    shutil.copytree(PROJECT / "jobmatch_pyfunc", package,
+                    ignore=shutil.ignore_patterns("__pycache__"))
+    info = mlflow.pyfunc.log_model(
+        name="model",
+        python_model=str(package / "entrypoint.py"),
+        code_paths=[str(package)],
+        artifacts={"fitted": str(folder / "fitted")},
+        signature=signature(fit_.threshold),
+        input_example=([EXAMPLE], {"threshold": fit_.threshold, "reasons": 0, "top_k": 0}),
+        pip_requirements=shipped_requirements(),
+    )
+    past_stopping()  # a version and its aliases belong together
+    version = mlflow.register_model(info.model_uri, MODEL, tags=tags)
+    return str(version.version)
+
+
+def shipped_requirements() -> list[str]:
+    """What the model needs where it is served, with the versions that it was made with."""
+    pinned = (PROJECT / "requirements.txt").read_text(encoding="utf-8").split()
+    return [line for line in pinned if line.partition("==")[0] in SHIPPED_REQUIREMENTS]
+
+
+def train(p: TrainParameters) -> None:
+    """The whole of it."""
+    warnings.simplefilter("ignore", ConvergenceWarning)
+    folder = featurize.bring_about(select(FeaturizeParameters, p))
+    progress = Progress({"reading the features": 4, "fitting": 40, "fitting on everything": 21,
+                         "judging": 25, "logging and registering": 10})
+    progress.stage("reading the features")
+    features = feature_files.read(folder)
+    progress.stage("fitting")
+    first = fit_part(features, HOLDOUT, p, None, progress)
+    client = MlflowClient()
+    current = version_at(client, PRODUCTION)
+    production = load_version(str(current.version)) if current else None
+    training = features.training_pairs(HOLDOUT)
+    vectorisers = {name: Vectoriser(*spec) for name, spec in features.described.items()}
+    described = fit_described(vectorisers, features.corpus, training.where(training.joined), p)
+    progress.stage("fitting on everything")
+    final = fit_part(features, SHIPPED, p, first, progress)
+    with TemporaryDirectory() as temporary:
+        work = Path(temporary)
+        (work / "fitted").mkdir()
+        _write(work / "fitted", features, {HOLDOUT: first, SHIPPED: final}, described)
+        progress.stage("judging")
+        on = held(features.pairs, features.held_out, features.vacancy_dates,
+                  np.flatnonzero(features.candidate_filled), p.random_state)
+        mine = Version("", work / "fitted", np.datetime64(features.split_date),
+                       np.datetime64(features.trained_until))
+        judgements = judge_all(features.corpus, on, mine, HOLDOUT, production, progress)
+        own = judgements[-1]
+        passed, reason = gate(features, on, own, mine, production)
+        progress.stage("logging and registering")
+        trained = (f"{len(features.pairs):,} people put forward for "
+                   f"{len(features.vacancy_codes):,} vacancies up to {features.trained_until}, "
+                   f"{int(features.pairs.hired.sum()):,} of them hired.")
+        log_judgement(judgements, on, mine.part(HOLDOUT), features.corpus.tokens,
+                      mine.name, HOLDOUT, trained)
+        _log_figures(first, final, own, on, features)
+        number = register(work, final, {
+            "gate": "passed" if passed else "failed", "gate_reason": reason,
+            "split_date": features.split_date, "trained_until": features.trained_until,
+        })
+    client.set_registered_model_alias(MODEL, STAGING, number)
+    live = current is None and passed
+    if live:
+        set_production(client, number, None, by=current_user())
+    mlflow.set_tags({"jobmatch.version": number,
+                     "jobmatch.gate": "passed" if passed else f"failed: {reason}"})
+    progress.finish()
+    mlflow.log_metrics({f"seconds_{k.replace(' ', '_')}": v for k, v in progress.seconds.items()})
+    mlflow.log_metric("peak_memory_mb", _peak_memory_mb())
+    print_table(judgements, on, HOLDOUT)
+    _say_what_next(number, own, passed, reason, live,
+                   str(current.version) if current else None)
+
+
+def _write(folder: Path, features: Features, fits: dict[str, Fit], described) -> None:  # type: ignore[no-untyped-def]
+    part = SHIPPED
+    _, candidates = features.corpus.counts(features.terms[part]).vectors(features.spaces[part])
+    filled = np.flatnonzero(features.candidate_filled)
+    candidates = take(candidates, filled)
+    pool = make_pool([features.candidate_codes[i] for i in filled], candidates,
+                     fits[part].scorer.candidate_part(candidates))
+    write_fitted(folder, {name: (features.terms[name], fit_) for name, fit_ in fits.items()},
+                 described, pool, features.split_date, features.trained_until)
+
+
+def _log_figures(
+    first: Fit, final: Fit, own: Judgement, on: Held, features: Features
+) -> None:
+    training = features.training_pairs(HOLDOUT)
+    metrics = at_threshold(own, on.pairs.hired) | {
+        "best_c": first.hire_grid.best_c, "best_c_match": first.match_grid.best_c,
+        "cv_mean": first.hire_grid.mean(), "cv_deviation": first.hire_grid.deviation(),
+        "cv_mean_match": first.match_grid.mean(),
+        "cv_deviation_match": first.match_grid.deviation(),
+        "threshold": final.threshold, "threshold_holdout": first.threshold,
+        "rows_training": len(training), "rows_training_joined": int(training.joined.sum()),
+        "rows_held_out": len(on.pairs),
+        "training_hired_share": float(training.hired[training.known].mean()),
+        "joined_hired_share": float(features.pairs.where(features.pairs.joined).hired.mean()),
+    }
+    mlflow.log_metrics({name: float(value) for name, value in metrics.items()})
+    mlflow.log_text(json.dumps({
+        name: {"c": grid.c_values, "scores_by_fold": grid.scores.tolist()}
+        for name, grid in (("match", first.match_grid), ("hire", first.hire_grid))
+    }, indent=1), "grid_search.json")
+
+
+def _say_what_next(
+    number: str, own: Judgement, passed: bool, reason: str, live: bool, serving: str | None
+) -> None:
+    e = own.estimates
+    print(f"\nversion {number} of {MODEL} is registered, alias {STAGING}"
+          + (f" and {PRODUCTION}" if live else ""))
+    print(f"  hired or not: AUC {e.get('hire_auc', '–')}, calibration error {e['hire_ece']}")
+    print(f"  ranking:      pool AUC {e['pool_auc']}, recall at 10 {e['pool_recall_at_10']}")
+    print(f"  gate {'passed' if passed else 'FAILED'}: {reason}")
+    run = "mlflow run ." if shutil.which("conda") else "mlflow run . --env-manager uv"
+    steps = {
+        "mlflow server --port 5001": "look at runs, plots and the registry: http://127.0.0.1:5001"}
+    if not live:
+        force = "" if passed else " -P force=true"
+        now = f" (now it is version {serving})" if serving else ""
+        steps[f"{run} -e promote -P version={number}{force}"] = f"make it the one that serves{now}"
+    steps[f"{run} -e serve"] = f"serve the version that {PRODUCTION} points to"
+    print("\nnext:")
+    width = max(map(len, steps)) + 3
+    for command, what in steps.items():
+        print(f"  {command:<{width}}{what}")
+
+
+def _peak_memory_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+if __name__ == "__main__":
+    run_step("train", TrainParameters, train)
