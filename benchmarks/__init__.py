@@ -1,0 +1,1 @@
+"""Harnesses that compare this project with what people would use instead."""

@@ -1,0 +1,191 @@
+"""The ASGI application of each worker: `POST /invocations`, `GET /health`, `GET /ready`.
+
+It takes and answers what `mlflow models serve` does, with the same model, and adds the limits,
+the errors in one sentence without an echo of the input, and the state of the supervisor. MLflow's
+own FastAPI application is not used: it takes 1.7 times the CPU for a row (see docs/serving.md), and
+its errors must not leave the machine.
+"""
+
+import asyncio
+import logging
+import multiprocessing
+import os
+import signal
+from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+
+from serving.errors import where
+from serving.lifeline import end_with_parent
+from serving.settings import Settings
+from serving.state import NO_MODEL, WAITING, StateDirectory, Version
+
+if TYPE_CHECKING:
+    from serving.scoring import Scoring
+
+LARGEST_BODY = 32 * 2**20
+SMALL_BODY = 32 * 2**10
+"""Up to this size an answer takes about a millisecond: less than handing it to a thread and back
+under load."""
+MOST_AT_ONCE = 256
+SECONDS_TO_SEND, SECONDS_TO_ANSWER = 60, 60
+
+Message = dict[str, Any]
+Receive = Callable[[], Awaitable[Message]]
+Send = Callable[[Message], Awaitable[None]]
+
+_log = logging.getLogger("serving")
+
+
+class Refused(Exception):
+    """A request that gets an error: its status, one sentence and further headers."""
+
+    def __init__(self, status: int, sentence: str, *headers: tuple[bytes, bytes]) -> None:
+        super().__init__(sentence)
+        self.status = status
+        self.headers = list(headers)
+
+
+class Disconnected(Exception):
+    """The client went away before its request was complete."""
+
+
+def create_app() -> "Application":
+    """What uvicorn calls in each worker."""
+    parent = multiprocessing.parent_process()
+    if parent and parent.pid:  # while it loads there is nothing to finish gracefully
+        end_with_parent(parent.pid, signal.SIGKILL)
+    return Application(StateDirectory(Settings.from_environment(os.environ).state))
+
+
+class Application:
+    """Answers with the version that the state directory's link named when the worker started."""
+
+    def __init__(self, state: StateDirectory) -> None:
+        self._state = state
+        self._scoring: Scoring | None = None
+        self._threads = ThreadPoolExecutor(2, thread_name_prefix="scoring")
+        self._busy = 0
+
+    async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._lifespan(receive, send)
+        elif scope["type"] == "http":
+            await self._http(scope, receive, send)
+
+    async def _lifespan(self, receive: Receive, send: Send) -> None:
+        await receive()
+        version = self._state.current()
+        try:
+            self._load(version)
+        except Exception as error:  # a model may raise anything
+            _log.error("worker %d: the model does not load (%s)", os.getpid(), where(error))
+            if version:
+                self._state.report_failure(version)
+            await send({"type": "lifespan.startup.failed", "message": ""})
+            return
+        await send({"type": "lifespan.startup.complete"})
+        await receive()
+        self._state.unregister_worker()
+        await send({"type": "lifespan.shutdown.complete"})
+
+    def _load(self, version: Version | None) -> None:
+        if version:
+            from serving.scoring import Scoring  # MLflow: seconds and 100 MB
+
+            self._scoring = Scoring(self._state.path(version))
+        parent = multiprocessing.parent_process()
+        if parent and parent.pid:
+            end_with_parent(parent.pid, signal.SIGTERM)  # requests under way are finished
+        self._state.register_worker(version.number if version else NO_MODEL)
+
+    async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
+        headers: list[tuple[bytes, bytes]] = []
+        try:
+            status, body = await self._answer(scope, receive)
+        except Refused as error:
+            status, headers = error.status, error.headers
+            body = msgspec.json.encode({"error": str(error)})
+        except Disconnected:
+            return
+        headers += [(b"content-type", b"application/json"),
+                    (b"content-length", b"%d" % len(body))]
+        await send({"type": "http.response.start", "status": status, "headers": headers})
+        await send({"type": "http.response.body", "body": body})
+
+    async def _answer(self, scope: Message, receive: Receive) -> tuple[int, bytes]:
+        path, method = scope["path"], scope["method"]
+        if path == "/invocations":
+            _allow(method, "POST")
+            return 200, await self._invocations(dict(scope["headers"]), receive)
+        if path in ("/health", "/ready", "/ping"):
+            _allow(method, "GET")
+            body = self._state.read_status()
+            waiting = path == "/ready" and msgspec.json.decode(body)["state"] == WAITING
+            return (503 if waiting else 200), body
+        raise Refused(404, "there is /invocations, /health and /ready")
+
+    async def _invocations(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        if self._scoring is None:
+            raise Refused(503, "no production model yet: train and promote one first",
+                          (b"retry-after", b"10"))
+        if self._busy >= MOST_AT_ONCE:
+            raise Refused(503, "too many requests at once: try again", (b"retry-after", b"1"))
+        self._busy += 1
+        try:
+            body = await _body(headers, receive)
+            content_type = headers.get(b"content-type", b"").decode("latin-1")
+            return await self._score(self._scoring, body, content_type)
+        finally:
+            self._busy -= 1
+
+    async def _score(self, scoring: "Scoring", body: bytes, content_type: str) -> bytes:
+        try:
+            if len(body) <= SMALL_BODY and b"top_k" not in body and b"reasons" not in body:
+                return scoring.answer(body, content_type)
+            loop = asyncio.get_running_loop()
+            work = loop.run_in_executor(self._threads, scoring.answer, body, content_type)
+            return await asyncio.wait_for(work, SECONDS_TO_ANSWER)
+        except scoring.refusals as error:
+            raise Refused(error.status, str(error)) from error
+        except TimeoutError as error:
+            raise Refused(504, f"the answer took more than {SECONDS_TO_ANSWER} s: "
+                               "send fewer rows") from error
+        except Exception as error:
+            # its message may hold the input: only its kind and place are logged
+            _log.error("answering failed: %s", where(error))
+            raise Refused(500, "the model failed on this request") from error
+
+
+def _allow(method: str, allowed: str) -> None:
+    if method != allowed and not (method == "HEAD" and allowed == "GET"):
+        raise Refused(405, f"the method must be {allowed}", (b"allow", allowed.encode()))
+
+
+async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
+    too_large = Refused(413, f"the body may be at most {LARGEST_BODY // 2**20} MB",
+                        (b"connection", b"close"))
+    if headers.get(b"content-encoding", b"identity") != b"identity":
+        raise Refused(415, "the body must not be compressed")
+    if int(headers.get(b"content-length", b"0")) > LARGEST_BODY:
+        raise too_large
+    parts, size = [], 0
+    try:
+        async with asyncio.timeout(SECONDS_TO_SEND):
+            while True:
+                message = await receive()
+                if message["type"] == "http.disconnect":
+                    raise Disconnected
+                part = message.get("body", b"")
+                size += len(part)
+                if size > LARGEST_BODY:
+                    raise too_large
+                parts.append(part)
+                if not message.get("more_body"):
+                    return parts[0] if len(parts) == 1 else b"".join(parts)
+    except TimeoutError as error:
+        raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time",
+                      (b"connection", b"close")) from error

@@ -1,0 +1,46 @@
+"""uvicorn with the application's workers, on a socket that the supervisor holds.
+
+    python -m serving.server DESCRIPTOR WORKERS HEALTHCHECK_SECONDS PARENT
+
+On SIGHUP the workers are replaced one by one, each new one in service before the old one goes.
+The socket outlives this process: connections wait while a new one starts.
+"""
+
+import copy
+import signal
+import socket
+import sys
+
+import uvicorn
+from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
+from uvicorn.supervisors import Multiprocess
+
+from serving.lifeline import end_with_parent
+
+KEEP_ALIVE_SECONDS = 75
+GRACE_SECONDS = 5
+"""How long requests under way may take when a worker is to end."""
+LOG_FORMAT = "%(asctime)s %(message)s"
+
+
+def main() -> int:
+    """Serve until SIGTERM; STARTUP_FAILURE when a worker cannot load its model."""
+    descriptor, workers, healthcheck, parent = (int(argument) for argument in sys.argv[1:5])
+    end_with_parent(parent, signal.SIGKILL)
+    logging_config = copy.deepcopy(LOGGING_CONFIG)
+    logging_config["formatters"]["default"] = {"format": LOG_FORMAT}
+    logging_config["loggers"]["serving"] = {"handlers": ["default"], "level": "INFO"}
+    config = uvicorn.Config(
+        "serving.app:create_app", factory=True, workers=workers, lifespan="on",
+        log_config=logging_config, log_level="error", access_log=False, server_header=False,
+        proxy_headers=False, ws="none", timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        timeout_graceful_shutdown=GRACE_SECONDS, timeout_worker_healthcheck=healthcheck,
+    )
+    server = Multiprocess(config, sockets=[socket.socket(fileno=descriptor)])
+    server.run()
+    failed = any(process.exitcode == STARTUP_FAILURE for process in server.processes)
+    return STARTUP_FAILURE if failed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
