@@ -1,0 +1,20 @@
+"""The gateway: the only door for clients. Logs them in, starts trainings, forwards scoring."""
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from flask import Flask
+
+    from gateway.settings import Settings
+
+
+def create_app(settings: "Settings | None" = None) -> "Flask":
+    """The WSGI application; settings come from the environment and `.env` unless given.
+
+    Raises gateway.settings.SettingsError when a setting is missing or wrong.
+    """
+    # imported late: gunicorn's configuration reads gateway.settings before prometheus_client
+    # may be imported
+    from gateway.app import build
+
+    return build(settings)

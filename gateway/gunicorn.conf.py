@@ -1,0 +1,67 @@
+"""gunicorn's configuration: `gunicorn --config gateway/gunicorn.conf.py 'gateway:create_app()'`.
+
+Read in the master process, before the application is: what is wrong with the settings is said
+here, once.
+"""
+
+import os
+import shutil
+import threading
+from typing import Any
+
+from gateway.settings import SettingsError, exit_with, load
+
+try:
+    _settings = load()
+except SettingsError as error:
+    exit_with(error)
+
+# prometheus_client looks for this variable when it is imported
+_figures = _settings.state_dir / "metrics"
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_figures)
+
+# imported before the workers are forked, which then share it and start at once
+from gateway.app import prepare  # noqa: E402
+from gateway.worker import worker_for  # noqa: E402
+
+try:
+    prepare(_settings)
+except SettingsError as error:
+    exit_with(error)
+
+bind = _settings.bind
+workers = _settings.workers
+threads = _settings.threads
+worker_class = worker_for(_settings)
+# the heartbeat of a threaded worker comes from its main loop, not from its requests
+timeout = 30
+graceful_timeout = 30
+keepalive = 75
+accesslog = None
+loglevel = "warning"
+limit_request_line = 4094
+limit_request_fields = 64
+limit_request_field_size = 8190
+# X-Forwarded-* is the application's business (GATEWAY_TRUSTED_PROXIES)
+forwarded_allow_ips = ""
+
+
+def on_starting(server: Any) -> None:
+    """A new start begins its figures anew."""
+    shutil.rmtree(_figures, ignore_errors=True)
+    _figures.mkdir(mode=0o700)
+
+
+def post_worker_init(worker: Any) -> None:
+    """The first worker sees to trainings that died while the gateway was away."""
+    if worker.age == 1:
+        from gateway.recovery import reconcile_until_done
+
+        threading.Thread(target=reconcile_until_done, args=(worker.wsgi,), daemon=True).start()
+
+
+def child_exit(server: Any, worker: Any) -> None:
+    """Forget the live figures of a worker that has gone."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)

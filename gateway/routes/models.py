@@ -1,0 +1,148 @@
+"""/models: the versions in the registry, and which of them is in production."""
+
+from datetime import UTC, datetime
+from typing import Any
+
+from flask import Response, g
+from flask_openapi import APIBlueprint
+from flask_openapi.models import RequestBody
+
+from gateway.access import SECURITY, requires
+from gateway.errors import Problem
+from gateway.openapi import problems
+from gateway.schemas import Models, ModelVersion, Promoted, Promotion, VersionPath
+from gateway.services import audit, services
+from gateway.upstream import MissingError, TrackingServer
+
+blueprint = APIBlueprint("models", __name__, abp_security=SECURITY)
+
+MODEL, PRODUCTION = "jobmatch", "production"
+HEADLINES = (
+    "hire_auc", "hire_average_precision", "hire_brier", "hire_ece", "hire_f1",
+    "pool_auc", "pool_recall_at_10", "pool_recall_at_50", "pool_mrr",
+)  # fmt: skip
+_TAGS = (
+    "gate", "gate_reason", "promoted_by", "promoted_at", "replaced_version", "serving_since",
+    "refused_because",
+)  # fmt: skip
+
+
+@blueprint.get(
+    "/models",
+    summary="Versions, aliases and headline figures",
+    responses={200: Models, **problems(401, 403, 502, 503, 504)},
+)
+@requires("recruiter")
+def listing() -> Response:
+    """The hundred newest versions of the registered model."""
+    tracking = services().tracking
+    aliases = _aliases(tracking)
+    found = tracking.get(
+        "model-versions/search", filter=f"name='{MODEL}'", max_results=100,
+        order_by=["version_number DESC"],
+    ).get("model_versions", [])  # fmt: skip
+    metrics = _metrics(tracking, [v["run_id"] for v in found if v.get("run_id")])
+    answer = Models(
+        name=MODEL,
+        aliases=aliases,
+        versions=[_version(v, aliases, metrics.get(v.get("run_id", ""), {})) for v in found],
+    )
+    return Response(answer.model_dump_json(exclude_none=True), content_type="application/json")
+
+
+@blueprint.post(
+    "/models/<version>/promote",
+    summary="Put a version into production",
+    request_body=RequestBody.model_validate(
+        {
+            "required": False,
+            "content": {
+                "application/json": {
+                    "schema": {"$ref": f"#/components/schemas/{Promotion.__name__}"}
+                }
+            },
+        }
+    ),
+    responses={200: Promoted, **problems(400, 401, 403, 404, 409, 413, 415, 422, 502, 503, 504)},
+)
+@requires("admin")
+def promote(path: VersionPath, body: Promotion) -> Response:
+    """Moves the alias `production`, as the registry's screen does, and records who did."""
+    tracking = services().tracking
+    number = str(path.version)
+    try:
+        version = tracking.get("model-versions/get", name=MODEL, version=number)["model_version"]
+    except MissingError:
+        raise Problem("not-found", f"there is no version {number}: see /models") from None
+    forced = _tags(version).get("gate") == "failed"
+    if forced and not body.force:
+        raise Problem("conflict", f"version {number} failed its gate: promote it all the same "
+                                  'with {"force": true}')
+    replaced = _aliases(tracking).get(PRODUCTION)
+    now = datetime.now(UTC).replace(microsecond=0)
+    if replaced != path.version:
+        # the record is written first: an alias without one must not exist
+        for key, value in {
+            "promoted_by": g.user.username,
+            "promoted_at": now.isoformat(),
+            "replaced_version": str(replaced or "none"),
+            "forced": str(forced).lower(),
+        }.items():
+            tracking.post(
+                "model-versions/set-tag", name=MODEL, version=number, key=key, value=value
+            )
+        audit("promotion", model_version=path.version, replaced_version=replaced, forced=forced)
+        tracking.post("registered-models/alias", name=MODEL, alias=PRODUCTION, version=number)
+    answer = Promoted(
+        version=path.version, replaced_version=replaced, promoted_by=g.user.username,
+        promoted_at=now, forced=forced,
+    )  # fmt: skip
+    return Response(answer.model_dump_json(), content_type="application/json")
+
+
+def _aliases(tracking: TrackingServer) -> dict[str, int]:
+    """The aliases; none when nothing was ever registered."""
+    try:
+        model = tracking.get("registered-models/get", name=MODEL)["registered_model"]
+    except MissingError:
+        return {}
+    return {alias["alias"]: int(alias["version"]) for alias in model.get("aliases", [])}
+
+
+def _metrics(tracking: TrackingServer, run_ids: list[str]) -> dict[str, dict[str, float]]:
+    """Headline figures by run."""
+    if not run_ids:
+        return {}
+    listed = ", ".join(f"'{run_id}'" for run_id in run_ids)
+    # whoever trained from the command line may have done so in any experiment
+    experiments = tracking.pages("POST", "experiments/search", "experiments", max_results=1000)
+    runs = tracking.post(
+        "runs/search", experiment_ids=[found["experiment_id"] for found in experiments],
+        filter=f"attributes.run_id IN ({listed})", max_results=len(run_ids),
+    ).get("runs", [])  # fmt: skip
+    return {
+        run["info"]["run_id"]: {
+            metric["key"]: metric["value"]
+            for metric in run["data"].get("metrics", [])
+            if metric["key"] in HEADLINES and isinstance(metric["value"], int | float)
+        }
+        for run in runs
+    }
+
+
+def _tags(version: dict[str, Any]) -> dict[str, str]:
+    return {tag["key"]: tag["value"] for tag in version.get("tags", [])}
+
+
+def _version(
+    version: dict[str, Any], aliases: dict[str, int], metrics: dict[str, float]
+) -> ModelVersion:
+    number, tags = int(version["version"]), _tags(version)
+    return ModelVersion(
+        version=number,
+        created=datetime.fromtimestamp(int(version["creation_timestamp"]) / 1000, UTC),
+        aliases=sorted(alias for alias, at in aliases.items() if at == number),
+        run_id=version.get("run_id") or None,
+        metrics=metrics,
+        **{key: tags[key] for key in _TAGS if key in tags},
+    )

@@ -1,0 +1,321 @@
+"""Trainings: started as a process group of their own, under a lock, and read from MLflow.
+
+The lock is a flock on a file; the process of `mlflow run` inherits it, so that it is held exactly
+as long as that process lives, whatever becomes of the gateway. A run of ours that MLflow calls
+RUNNING while the lock is free has lost its process: it is ended as KILLED by whoever looks.
+"""
+
+import fcntl
+import json
+import logging
+import os
+import signal
+import subprocess  # `mlflow run` is a command  # nosec B404
+import sys
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+from gateway.errors import Problem
+from gateway.settings import PREFIX, Settings
+from gateway.state import exclusive, write_private
+from gateway.upstream import MissingError, TrackingServer
+
+_log = logging.getLogger("gateway.training")
+
+EXPERIMENT = "jobmatch"
+LAUNCHER_TAG, USER_TAG, ERROR_TAG = "jobmatch.launcher", "jobmatch.requested_by", "jobmatch.error"
+UNDER_WAY = ("RUNNING", "SCHEDULED")
+STOP_SECONDS = 10.0
+LOCAL = "local"
+
+
+class Trainings:
+    """Starts, watches and stops the trainings of this gateway; one at a time."""
+
+    def __init__(
+        self, settings: Settings, tracking: TrackingServer, count: Callable[[str], None]
+    ) -> None:
+        """`count` is told "finished" or "failed" when a training that this worker started ends."""
+        self._settings = settings
+        self._tracking = tracking
+        self._count = count
+        self._lock = settings.state_dir / "training.lock"
+        self._record = settings.state_dir / "training.json"
+        self._logs = settings.state_dir / "training"
+        self._launcher = _identity(settings.state_dir)
+
+    # --- start
+
+    def start(self, parameters: Mapping[str, object], user: str) -> str:
+        """Start `mlflow run . -e train` and return the run's id.
+
+        Raises Problem: one is under way, or the tracking server does not answer.
+        """
+        self.reconcile()
+        with self._locked_or_busy() as lock:
+            write_private(self._record, "{}")
+            if self._settings.project_backend != LOCAL and (other := self._under_way()):
+                raise _busy(other)
+            run_id = self._create_run(user)
+            try:
+                self._launch(run_id, parameters, lock)
+            except OSError as error:
+                _log.error("cannot start `mlflow run`: %s", error.strerror)
+                self._end(run_id, "FAILED", "the training process could not be started")
+                raise Problem("internal", "the training process could not be started") from error
+        return run_id
+
+    @contextmanager
+    def _locked_or_busy(self) -> Iterator[int]:
+        # closed here in any case: the child has its own copy, and the lock goes with the last one
+        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            if not _take(lock):
+                raise _busy(self._running_id())
+            yield lock
+        finally:
+            os.close(lock)
+
+    def _running_id(self) -> str | None:
+        """The id of the run that holds the lock, which may be about to be created."""
+        deadline = time.monotonic() + 3
+        while time.monotonic() < deadline:
+            time.sleep(0.1)
+            if run_id := self._recorded().get("run_id"):
+                return str(run_id)
+        return None
+
+    def _create_run(self, user: str) -> str:
+        tags = {
+            "mlflow.runName": "train", "mlflow.user": user, "jobmatch.stage": "starting",
+            "jobmatch.percent": "0", LAUNCHER_TAG: self._launcher, USER_TAG: user,
+        }  # fmt: skip
+        run = self._tracking.post(
+            "runs/create",
+            experiment_id=self._tracking.experiment_id(EXPERIMENT),
+            start_time=_now(),
+            tags=[{"key": key, "value": value} for key, value in tags.items()],
+        )
+        return str(run["run"]["info"]["run_id"])
+
+    def _launch(self, run_id: str, parameters: Mapping[str, object], lock: int) -> None:
+        self._logs.mkdir(mode=0o700, exist_ok=True)
+        log = os.open(
+            self._logs / f"{run_id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
+        )
+        try:
+            process = subprocess.Popen(  # a list, never a shell  # nosec B603
+                self._command(run_id, parameters),
+                cwd=self._settings.project_dir,
+                env=self._environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+                pass_fds=(lock,),
+            )
+        finally:
+            os.close(log)
+        write_private(self._record, json.dumps({"run_id": run_id, "pid": process.pid}))
+        threading.Thread(target=self._wait, args=(run_id, process), daemon=True).start()
+
+    def _command(self, run_id: str, parameters: Mapping[str, object]) -> list[str]:
+        settings = self._settings
+        command = [
+            sys.executable, "-m", "mlflow", "run", ".", "-e", "train", "--run-id", run_id,
+            "--env-manager", "local", "--backend", settings.project_backend,
+        ]  # fmt: skip
+        if settings.project_backend_config:
+            command += ["--backend-config", str(settings.project_backend_config)]
+        given = {name: value for name, value in parameters.items() if value is not None}
+        if settings.train_data_dir:
+            given["data_dir"] = settings.train_data_dir
+        for name, value in given.items():
+            command += ["-P", f"{name}={value}"]
+        return command
+
+    def _environment(self) -> dict[str, str]:
+        # the gateway's own secrets are no business of the training
+        kept = {k: v for k, v in os.environ.items() if not k.startswith((PREFIX, "GUNICORN"))}
+        kept.pop("PROMETHEUS_MULTIPROC_DIR", None)
+        # the entry point says `python` and means this one, also in an environment not activated
+        ours = str(Path(sys.executable).parent)
+        kept["PATH"] = os.pathsep.join([ours, *filter(None, [kept.get("PATH")])])
+        kept |= {"MLFLOW_TRACKING_URI": self._settings.tracking_uri, "PYTHONUNBUFFERED": "1"}
+        kept.pop("MLFLOW_RUN_ID", None)
+        if self._settings.tracking_username and self._settings.tracking_password:
+            kept["MLFLOW_TRACKING_USERNAME"] = self._settings.tracking_username
+            kept["MLFLOW_TRACKING_PASSWORD"] = self._settings.tracking_password.get_secret_value()
+        return kept
+
+    def _wait(self, run_id: str, process: subprocess.Popen[bytes]) -> None:
+        """Collect the process when it ends, so that no zombie stays, and see to its run."""
+        status = process.wait()
+        if status >= 0:  # a signal means that it was stopped, which is counted there
+            self._count("finished" if status == 0 else "failed")
+        with suppress(Problem, MissingError):
+            if status > 0 and self._status(run_id) in UNDER_WAY:
+                self._end(run_id, "FAILED",
+                          f"the training process ended with status {status}: see its log")
+
+    # --- look and stop
+
+    def run(self, run_id: str) -> dict[str, Any]:
+        """The run of a training as MLflow has it. Raises Problem when it is not one."""
+        self.reconcile()
+        try:
+            run = self._tracking.run(run_id)
+        except MissingError:
+            raise _no_training(run_id) from None
+        if run["info"]["experiment_id"] != self._tracking.experiment_id(EXPERIMENT):
+            raise _no_training(run_id)
+        return run
+
+    def stop(self, run_id: str) -> None:
+        """Stop a training; its run ends as KILLED.
+
+        Raises Problem when it is not one of this gateway, or not under way.
+        """
+        run = self.run(run_id)
+        if tags_of(run).get(LAUNCHER_TAG) != self._launcher:
+            raise Problem("conflict", "this training was not started here: stop it where it runs")
+        if run["info"]["status"] not in UNDER_WAY:
+            raise Problem("conflict", f"this training is over ({run['info']['status'].lower()})")
+        recorded = self._recorded()
+        if recorded.get("run_id") == run_id and not self._lock_is_free():
+            # `mlflow run` cancels a job on another backend when it is interrupted
+            ask = signal.SIGTERM if self._settings.project_backend == LOCAL else signal.SIGINT
+            _stop_group(int(recorded["pid"]), run_id, ask, self._lock_is_free)
+        if self._status(run_id) != "KILLED":
+            self._end(run_id, "KILLED", None)
+
+    def reconcile(self) -> None:
+        """End as KILLED every run of ours that has lost its process. Raises Problem."""
+        # on another backend the training is not a process of this machine
+        if self._settings.project_backend != LOCAL or not self._lock_is_free():
+            return
+        for run in self._runs_under_way():
+            run_id = run["info"]["run_id"]
+            # a training may have begun since the lock was looked at
+            if not self._lock_is_free():
+                return
+            recorded = self._recorded()
+            if recorded.get("run_id") == run_id:
+                _kill_group(int(recorded["pid"]), run_id)
+            _log.warning("the training %s has lost its process: ended as KILLED", run_id)
+            self._count("lost")
+            self._end(run_id, "KILLED", "the training process died")
+
+    def _under_way(self) -> str | None:
+        return next((run["info"]["run_id"] for run in self._runs_under_way()), None)
+
+    def _runs_under_way(self) -> list[dict[str, Any]]:
+        return list(self._tracking.pages(
+            "POST", "runs/search", "runs",
+            experiment_ids=[self._tracking.experiment_id(EXPERIMENT)],
+            filter=f"attributes.status = 'RUNNING' AND "
+                   f"tags.`{LAUNCHER_TAG}` = '{self._launcher}'",
+        ))  # fmt: skip
+
+    def _status(self, run_id: str) -> str:
+        return str(self._tracking.run(run_id)["info"]["status"])
+
+    def _end(self, run_id: str, status: str, error: str | None) -> None:
+        if error:
+            self._tracking.tag_run(run_id, ERROR_TAG, error)
+        self._tracking.end_run(run_id, status, _now())
+
+    def _recorded(self) -> dict[str, Any]:
+        try:
+            return dict(json.loads(self._record.read_text(encoding="utf-8")))
+        except (OSError, ValueError):
+            return {}
+
+    def _lock_is_free(self) -> bool:
+        lock = os.open(self._lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return False
+        finally:
+            os.close(lock)
+        return True
+
+
+def _take(lock: int) -> bool:
+    """Take the lock unless a training holds it; a look at it by another worker is very short."""
+    for _ in range(5):
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return True
+        except BlockingIOError:
+            time.sleep(0.02)
+    return False
+
+
+def tags_of(run: Mapping[str, Any]) -> dict[str, str]:
+    """The tags of a run as MLflow's REST API gives it."""
+    return {tag["key"]: tag["value"] for tag in run.get("data", {}).get("tags", [])}
+
+
+def _identity(directory: Path) -> str:
+    """Tells this gateway's runs from those of others on the same tracking server."""
+    path = directory / "launcher-id"
+    with exclusive(directory / "launcher-id.lock"):
+        if not path.exists():
+            write_private(path, uuid.uuid4().hex)
+        return path.read_text(encoding="utf-8").strip()
+
+
+def _busy(run_id: str | None) -> Problem:
+    if run_id is None:
+        return Problem("training-under-way", "a training is starting")
+    where = f"/train/{run_id}"
+    return Problem("training-under-way", f"training {run_id} is under way",
+                   {"run_id": run_id, "status_url": where}, {"Location": where})
+
+
+def _no_training(run_id: str) -> Problem:
+    return Problem("not-found", f"there is no training {run_id}")
+
+
+def _stop_group(
+    group: int, run_id: str, ask: signal.Signals, gone: Callable[[], bool]
+) -> None:
+    """Ask the process group to end, and make it after ten seconds."""
+    with suppress(ProcessLookupError):
+        os.killpg(group, ask)
+    deadline = time.monotonic() + STOP_SECONDS
+    while time.monotonic() < deadline and (not gone() or _members(group, run_id)):
+        time.sleep(0.1)
+    with suppress(ProcessLookupError):
+        if not gone():
+            os.killpg(group, signal.SIGKILL)
+    _kill_group(group, run_id)
+
+
+def _kill_group(group: int, run_id: str) -> None:
+    """Kill what is left of a training whose leading process has gone."""
+    for process in _members(group, run_id):
+        with suppress(ProcessLookupError, PermissionError):
+            os.kill(process, signal.SIGKILL)
+
+
+def _members(group: int, run_id: str) -> list[int]:
+    """Processes of the group that belong to the run: the number alone may be someone else's now."""
+    mark = f"MLFLOW_RUN_ID={run_id}".encode()
+    found = []
+    for entry in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):
+            if os.getpgid(int(entry.name)) == group and mark in (entry / "environ").read_bytes():
+                found.append(int(entry.name))
+    return found
+
+
+def _now() -> int:
+    return int(time.time() * 1000)
