@@ -1,0 +1,91 @@
+"""/models against a real registry."""
+
+from contextlib import suppress
+
+import pytest
+import requests
+from flask import Flask
+
+from gateway.upstream import MissingError
+from tests.gateway.conftest import bearer, parts, problem, register_version
+
+
+@pytest.fixture
+def app(training: Flask) -> Flask:
+    """A gateway whose registry is empty."""
+    with suppress(MissingError):
+        parts(training).tracking._call(
+            "DELETE", "registered-models/delete", json={"name": "jobmatch"}
+        )
+    return training
+
+
+def get(app: Flask, user: str = "recruiter"):
+    return app.test_client().get("/models", headers=bearer(app, user))
+
+
+def promote(app: Flask, version: object, **options):
+    return app.test_client().post(
+        f"/models/{version}/promote", headers=bearer(app, "admin"), **options
+    )
+
+
+def test_registry_from_empty_to_promoted(app: Flask, tracking_url: str) -> None:
+    assert get(app).get_json() == {"name": "jobmatch", "aliases": {}, "versions": []}
+    problem(promote(app, 1), 404, "not-found")
+
+    parts(app).tracking.post("registered-models/create", name="jobmatch")
+    assert get(app).get_json()["versions"] == []
+    register_version(app, "passed", 0.75)
+    register_version(app, "failed", 0.55)
+
+    body = get(app).get_json()
+    assert body["aliases"] == {"staging": 2}
+    assert [v["version"] for v in body["versions"]] == [2, 1]
+    newest = body["versions"][0]
+    assert newest["aliases"] == ["staging"]
+    assert newest["gate"] == "failed"
+    assert newest["metrics"] == {"hire_auc": 0.55}
+
+    first = promote(app, 1)
+    assert first.status_code == 200, first.text
+    assert first.get_json()["promoted_by"] == "admin"
+    assert get(app).get_json()["aliases"] == {"staging": 2, "production": 1}
+
+    detail = problem(promote(app, 2), 409, "conflict")["detail"]
+    assert "force" in detail
+    assert get(app).get_json()["aliases"]["production"] == 1
+    forced = promote(app, 2, json={"force": True}).get_json()
+    assert forced["forced"] is True
+    assert forced["replaced_version"] == 1
+    assert get(app).get_json()["aliases"]["production"] == 2
+
+    # what the registry's screen shows, and what `mlflow run . -e promote` can undo
+    shown = requests.get(
+        tracking_url + "/api/2.0/mlflow/model-versions/get",
+        params={"name": "jobmatch", "version": "2"}, timeout=10,
+    ).json()["model_version"]  # fmt: skip
+    tags = {tag["key"]: tag["value"] for tag in shown["tags"]}
+    assert tags["promoted_by"] == "admin"
+    assert tags["replaced_version"] == "1"
+    assert tags["forced"] == "true"
+
+    again = promote(app, 2, json={"force": True})
+    assert again.status_code == 200
+    audit = (parts(app).settings.state_dir / "audit.jsonl").read_text()
+    assert audit.count('"promotion"') == 2
+
+
+@pytest.mark.parametrize("version", [0, -1, "abc", "1.5", "99999999999", "..", "previous"])
+def test_version_that_is_none_is_refused(app: Flask, version: object) -> None:
+    answer = promote(app, version)
+    assert answer.status_code in (404, 422)
+
+
+def test_unknown_version_is_404(app: Flask) -> None:
+    problem(promote(app, 4711), 404, "not-found")
+
+
+@pytest.mark.parametrize("body", [{"force": "true"}, {"force": 1}, {"sure": True}])
+def test_bad_promotion_is_422(app: Flask, body: dict) -> None:
+    problem(promote(app, 1, json=body), 422, "invalid-field")

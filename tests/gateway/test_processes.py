@@ -1,0 +1,382 @@
+"""The gateway as its users run it: under gunicorn, with several workers."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+
+from tests.gateway import servers
+from tests.gateway.conftest import PAIR
+from tests.gateway.servers import KEY, PASSWORD, PROJECT, ServedModel
+
+USUAL = {
+    "GATEWAY_ADMIN_PASSWORD": PASSWORD, "GATEWAY_JWT_KEYS": KEY, "GATEWAY_READ_SECONDS": "2",
+    "GATEWAY_LOGIN_LIMIT": "1000/minute", "GATEWAY_MODEL_TIMEOUT_SECONDS": "10",
+}  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("gateway")
+
+
+@pytest.fixture(scope="module")
+def url(
+    directory: Path, tracking_url: str, _model: ServedModel, project: Path
+) -> Iterator[str]:
+    with servers.gateway(
+        directory, MLFLOW_TRACKING_URI=tracking_url, GATEWAY_MODEL_URL=_model.url,
+        GATEWAY_PROJECT_DIR=str(project), **USUAL,
+    ) as url:  # fmt: skip
+        yield url
+
+
+def log_in(url: str, username: str = "admin", password: str = PASSWORD) -> dict[str, str]:
+    answer = requests.post(
+        url + "/login", json={"username": username, "password": password}, timeout=10
+    )
+    assert answer.status_code == 200, answer.text
+    return {"Authorization": "Bearer " + answer.json()["access_token"]}
+
+
+def connect(url: str) -> socket.socket:
+    port = int(url.rpartition(":")[2])
+    return socket.create_connection(("127.0.0.1", port), timeout=15)
+
+
+def children(pid: int) -> list[int]:
+    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout
+    return [int(child) for child in found.split()]
+
+
+def workers(url: str) -> list[int]:
+    port = url.rpartition(":")[2]
+    for entry in Path("/proc").glob("[0-9]*"):
+        try:
+            variables = (entry / "environ").read_bytes()
+        except OSError:
+            continue
+        ours = f"GATEWAY_BIND=127.0.0.1:{port}".encode() in variables
+        if ours and (found := children(int(entry.name))):
+            return found
+    raise AssertionError("the gateway's workers were not found")
+
+
+def test_prediction_end_to_end(url: str) -> None:
+    answer = requests.post(url + "/predict", json=PAIR, headers=log_in(url), timeout=10)
+    assert answer.status_code == 200, answer.text
+    assert answer.json()["model_version"] == 3
+
+
+def test_figures_of_all_workers_are_one(url: str) -> None:
+    headers = log_in(url)
+    before = _figure(url, 'gateway_predictions_total{model_version="3",prediction="Contratado"}')
+    for _ in range(12):  # a new connection each time, so that both workers get some
+        requests.post(url + "/predict", json=PAIR, headers=headers, timeout=10)
+    after = _figure(url, 'gateway_predictions_total{model_version="3",prediction="Contratado"}')
+    assert after - before == 12
+    text = requests.get(url + "/metrics", timeout=10).text
+    for name in ("gateway_requests_total", "gateway_request_seconds_bucket",
+                 'gateway_score_bucket{le="0.5",score="match"}',
+                 'gateway_trainings_total{outcome="started"}',
+                 'gateway_failed_logins_total{reason="credentials"}'):
+        assert name in text
+    assert "admin" not in text
+
+
+def _figure(url: str, name: str) -> float:
+    text = requests.get(url + "/metrics", timeout=10).text
+    found = re.search(rf"^{re.escape(name)} (\S+)$", text, re.MULTILINE)
+    return float(found.group(1)) if found else 0.0
+
+
+def test_workers_stay_under_100_mb(url: str) -> None:
+    headers = log_in(url)
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda _: log_in(url), range(60)))
+        list(pool.map(lambda _: requests.post(
+            url + "/predict", json=[PAIR] * 50, headers=headers, timeout=20), range(100)))
+    for pid in workers(url):
+        status = Path(f"/proc/{pid}/status").read_text()
+        resident = int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) / 1000  # type: ignore[union-attr]
+        assert resident < 100, f"{resident} MB"
+
+
+def test_worker_starts_in_under_a_second(url: str) -> None:
+    before = workers(url)
+    os.kill(before[0], signal.SIGKILL)
+    started = time.monotonic()
+    while len(set(workers(url)) - set(before)) < 1:
+        assert time.monotonic() - started < 10
+        time.sleep(0.05)
+    appeared = time.monotonic()
+    (fresh,) = set(workers(url)) - set(before)
+    listening = f"/proc/{fresh}/task"
+    while len(list(Path(listening).iterdir())) < 2:  # it has made its application and threads
+        assert time.monotonic() - appeared < 1
+        os.kill(before[1], signal.SIGSTOP)  # so that the new one gets the requests
+        try:
+            requests.get(url + "/health", timeout=1)
+        finally:
+            os.kill(before[1], signal.SIGCONT)
+    assert time.monotonic() - appeared < 1
+
+
+def test_training_survives_the_gateway_and_both_workers_know_of_it(
+    tmp_path: Path, tracking_url: str, project: Path, _model: ServedModel
+) -> None:
+    variables = USUAL | {
+        "MLFLOW_TRACKING_URI": tracking_url, "GATEWAY_MODEL_URL": _model.url,
+        "GATEWAY_PROJECT_DIR": str(project),
+    }  # fmt: skip
+    with servers.gateway(tmp_path, **variables) as url:
+        headers = log_in(url)
+        with ThreadPoolExecutor(8) as pool:
+            answers = list(pool.map(lambda _: requests.post(
+                url + "/train", json={"random_state": 1}, headers=headers, timeout=20), range(8)))
+        assert sorted(a.status_code for a in answers) == [202] + [409] * 7
+        run_id = next(a.json()["run_id"] for a in answers if a.status_code == 202)
+        assert {a.json()["run_id"] for a in answers} == {run_id}
+    group = json.loads((tmp_path / "state" / "training.json").read_text())["pid"]
+    assert children(group) or Path(f"/proc/{group}").exists()
+
+    with servers.gateway(tmp_path, **variables) as url:
+        headers = log_in(url)
+        look = requests.get(f"{url}/train/{run_id}", headers=headers, timeout=10).json()
+        assert look["state"] == "running"
+        again = requests.post(url + "/train", headers=headers, timeout=10)
+        assert (again.status_code, again.json()["run_id"]) == (409, run_id)
+
+    os.killpg(group, signal.SIGKILL)
+    with servers.gateway(tmp_path, **variables):
+        # nobody looks: the gateway's start alone ends it
+        deadline = time.monotonic() + 15
+        while _status(tracking_url, run_id) == "RUNNING":
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+    assert _status(tracking_url, run_id) == "KILLED"
+
+
+def _status(tracking_url: str, run_id: str) -> str:
+    answer = requests.get(
+        tracking_url + "/api/2.0/mlflow/runs/get", params={"run_id": run_id}, timeout=10
+    )
+    return answer.json()["run"]["info"]["status"]
+
+
+# --- clients that do not behave
+
+
+def test_body_that_drips_in_is_ended(url: str) -> None:
+    with connect(url) as sock:
+        token = log_in(url)["Authorization"]
+        sock.sendall(
+            f"POST /predict HTTP/1.1\r\nHost: a\r\nAuthorization: {token}\r\n"
+            "Content-Type: application/json\r\nContent-Length: 1000\r\n\r\n{".encode()
+        )
+        answer = _drip(sock, b" ")
+    assert b"408" in answer.split(b"\r\n")[0]
+    assert b"urn:jobmatch:problem:slow-body" in answer
+
+
+def test_headers_that_drip_in_are_ended(url: str) -> None:
+    with connect(url) as sock:
+        sock.sendall(b"GET /health HTTP/1.1\r\nX-A: ")
+        _drip(sock, b"a")
+
+
+def test_slow_clients_do_not_keep_others_out(url: str) -> None:
+    slow = [connect(url) for _ in range(40)]  # more than 2 workers have threads
+    for sock in slow:
+        sock.sendall(b"POST /login HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n"
+                     b"Content-Type: application/json\r\n\r\n{")
+    started = time.monotonic()
+    assert requests.get(url + "/health", timeout=30).status_code == 200
+    assert time.monotonic() - started < 20
+    for sock in slow:
+        sock.close()
+
+
+def _drip(sock: socket.socket, piece: bytes) -> bytes:
+    """Send a byte now and then until the other side has had enough; its answer."""
+    started = time.monotonic()
+    sock.settimeout(0.2)
+    received = b""
+    while time.monotonic() - started < 12:
+        try:
+            sock.sendall(piece)
+            if part := sock.recv(4096):
+                received += part
+                continue
+            return received
+        except TimeoutError:
+            continue
+        except OSError:
+            return received
+    raise AssertionError("the connection was kept open")
+
+
+def test_oversized_body_is_413_and_the_gateway_goes_on(url: str) -> None:
+    headers = log_in(url)
+    with connect(url) as sock:
+        sock.sendall(
+            f"POST /predict HTTP/1.1\r\nHost: a\r\nAuthorization: {headers['Authorization']}\r\n"
+            "Content-Type: application/json\r\nContent-Length: 50000000\r\n\r\n".encode()
+        )
+        answer = sock.recv(65536)
+    assert b"413" in answer.split(b"\r\n")[0]
+    assert requests.get(url + "/health", timeout=5).status_code == 200
+
+
+def test_chunked_body_without_end_is_413(url: str) -> None:
+    headers = log_in(url) | {"Content-Type": "application/json"}
+
+    def pieces() -> Iterator[bytes]:
+        for _ in range(100):
+            yield b" " * 100_000
+
+    try:
+        answer = requests.post(url + "/predict", data=pieces(), headers=headers, timeout=10)
+        assert answer.status_code == 413
+    except requests.ConnectionError:
+        pass  # the gateway hung up on the rest of it
+    assert requests.get(url + "/health", timeout=5).status_code == 200
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [
+        b"GET /health HTTP/1.1\r\nHost: a\r\nX-Request-ID: a\r\n b\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\nX-Request-ID: a\rSet-Cookie: b=c\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\nX-Request-ID: a\nSet-Cookie: b=c\r\n\r\n",
+        b"GET /health%0d%0aSet-Cookie:b=c HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"POST /login HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n"
+        b"\r\n0\r\n\r\n",
+        b"GET /health HTTP/1.1\r\nHost: a\r\nX-A: " + b"a" * 20_000 + b"\r\n\r\n",
+        b"GET /" + b"a" * 20_000 + b" HTTP/1.1\r\nHost: a\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03",
+    ],
+    ids=["folded", "bare-cr", "bare-lf", "encoded", "smuggled", "long-header", "long-line", "tls"],
+)
+def test_header_injection_gets_nothing_through(url: str, request_: bytes) -> None:
+    with connect(url) as sock:
+        sock.sendall(request_)
+        sock.shutdown(socket.SHUT_WR)
+        answer = b""
+        while part := sock.recv(65536):
+            answer += part
+    head = answer.partition(b"\r\n\r\n")[0]
+    assert b"Set-Cookie" not in head
+    assert b"Traceback" not in answer
+    assert requests.get(url + "/health", timeout=5).status_code == 200
+
+
+# --- settings and secrets at the start
+
+
+def start(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess:
+    env = servers.environment(
+        GATEWAY_BIND=f"127.0.0.1:{servers.free_port()}", GATEWAY_STATE_DIR=str(tmp_path / "state"),
+        **variables,
+    )  # fmt: skip
+    return subprocess.run(
+        servers.gunicorn(), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30
+    )
+
+
+@pytest.mark.parametrize(
+    ("variables", "named"),
+    [
+        ({"GATEWAY_SECRETS": "environment"}, "GATEWAY_JWT_KEYS"),
+        ({"GATEWAY_SECRETS": "environment", "GATEWAY_JWT_KEYS": KEY}, "GATEWAY_ADMIN_PASSWORD"),
+        ({"GATEWAY_JWT_KEYS": "k1:tooshort"}, "GATEWAY_JWT_KEYS"),
+        ({"GATEWAY_JWT_KEYS": "no-colon"}, "GATEWAY_JWT_KEYS"),
+        ({"GATEWAY_ADMIN_PASSWORD": "short"}, "GATEWAY_ADMIN_PASSWORD"),
+        ({"GATEWAY_ADMIN_PASSWORD": "admin12345678"}, "GATEWAY_ADMIN_PASSWORD"),
+        ({"GATEWAY_METRICS_TOKEN": "short"}, "GATEWAY_METRICS_TOKEN"),
+        ({"GATEWAY_JWT_ALGORITHM": "none"}, "GATEWAY_JWT_ALGORITHM"),
+        ({"GATEWAY_JWT_ALGORITHM": "RS256", "GATEWAY_JWT_KEYS": "k:/nowhere"}, "GATEWAY_JWT_KEYS"),
+        ({"GATEWAY_LOGIN_LIMIT": "often"}, "GATEWAY_LOGIN_LIMIT"),
+        ({"GATEWAY_LOGIN_LIMTI": "1/minute"}, "GATEWAY_LOGIN_LIMTI"),
+        ({"GATEWAY_WORKERS": "many"}, "GATEWAY_WORKERS"),
+        ({"MLFLOW_TRACKING_URI": "sqlite:///a.db"}, "MLFLOW_TRACKING_URI"),
+    ],
+    ids=lambda value: value if isinstance(value, str) else "",
+)  # fmt: skip
+def test_wrong_setting_stops_the_start_with_its_name(
+    tmp_path: Path, variables: dict[str, str], named: str
+) -> None:
+    ended = start(tmp_path, **variables)
+    assert ended.returncode != 0
+    lines = [line for line in ended.stderr.splitlines() if line.startswith("gateway: ")]
+    assert len(lines) == 1, ended.stderr
+    assert named in lines[0]
+    assert "Traceback" not in ended.stderr
+    for value in variables.values():
+        if value in ("k1:tooshort", "short", "admin12345678"):
+            assert value not in ended.stderr
+
+
+def test_first_start_makes_secrets_and_shows_the_password_once(tmp_path: Path) -> None:
+    with servers.gateway(tmp_path) as url:
+        written = (tmp_path / "gateway.log").read_text()
+        (password,) = re.findall(r"password (\S+)\n", written)
+        headers = log_in(url, "admin", password)
+        assert requests.post(url + "/rank", json={}, headers=headers, timeout=5).status_code == 422
+    state = tmp_path / "state"
+    assert state.stat().st_mode & 0o777 == 0o700
+    assert (state / "secrets.json").stat().st_mode & 0o777 == 0o600
+    with servers.gateway(tmp_path) as url:
+        assert (tmp_path / "gateway.log").read_text().count(password) == 1
+        # the key is still the same: the old token works
+        assert requests.post(url + "/rank", json={}, headers=headers, timeout=5).status_code == 422
+    (state / "secrets.json").chmod(0o644)
+    ended = start(tmp_path)
+    assert "chmod 600" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+def test_graceful_stop_finishes_the_request_in_hand(
+    tmp_path: Path, _model: ServedModel
+) -> None:
+    with (
+        servers.gateway(tmp_path, GATEWAY_MODEL_URL=_model.url, **USUAL) as url,
+        ThreadPoolExecutor(1) as pool,
+    ):
+        headers = log_in(url)
+        body = {**PAIR, "cv_pt": "answer-slowly"}
+        slow = pool.submit(requests.post, url + "/predict", json=body, headers=headers, timeout=20)
+        time.sleep(1)
+        (master,) = {os.getpgid(pid) and _parent(pid) for pid in workers(url)}
+        os.kill(master, signal.SIGTERM)
+        assert slow.result().status_code == 200
+
+
+def _parent(pid: int) -> int:
+    return int(re.search(r"PPid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()).group(1))  # type: ignore[union-attr]
+
+
+def test_gateway_imports_neither_mlflow_nor_sklearn_nor_other_parts() -> None:
+    code = (
+        "import sys, pkgutil, importlib, gateway\n"
+        "for m in pkgutil.walk_packages(gateway.__path__, 'gateway.'):\n"
+        "    m.name.endswith('gunicorn.conf') or importlib.import_module(m.name)\n"
+        "heavy = {'mlflow', 'sklearn', 'numpy', 'pandas', 'polars', 'scipy', 'steps', 'serving',"
+        " 'jobmatch_pyfunc'}\n"
+        "sys.exit(', '.join(sorted(heavy & set(sys.modules))) or 0)"
+    )
+    ended = subprocess.run(
+        [sys.executable, "-c", code], cwd=PROJECT, env=servers.environment(),
+        capture_output=True, text=True,
+    )  # fmt: skip
+    assert ended.returncode == 0, ended.stderr

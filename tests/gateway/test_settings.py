@@ -1,0 +1,79 @@
+"""Settings: one object, every variable documented."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+from gateway.settings import Settings, SettingsError, load, variables
+from tests.gateway.servers import KEY, PROJECT
+
+
+@pytest.fixture(autouse=True)
+def _clean(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    for variable in variables():
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.chdir(tmp_path)
+
+
+def documented() -> dict[str, str]:
+    """Variables of `.env.example` with what it shows as their default."""
+    text = (PROJECT / ".env.example").read_text(encoding="utf-8")
+    return dict(re.findall(r"^#?([A-Z][A-Z0-9_]+)=(.*)$", text, re.MULTILINE))
+
+
+def test_every_variable_is_in_the_example_file_and_the_readme() -> None:
+    readme = (PROJECT / "README.md").read_text(encoding="utf-8")
+    for variable in variables():
+        assert variable in documented(), f"{variable} is not in .env.example"
+        assert variable in readme, f"{variable} is not in README.md"
+    ours = {v for v in documented() if v.startswith("GATEWAY_")}
+    assert ours <= set(variables()), "the example file has variables that do not exist"
+
+
+def test_defaults_in_the_example_file_are_the_defaults() -> None:
+    settings = Settings(_env_file=None)
+    for variable, field in variables().items():
+        shown = documented()[variable]
+        actual = getattr(settings, field)
+        if shown == "":
+            assert not actual or field == "project_dir"
+        elif field == "state_dir":
+            assert actual == PROJECT / shown
+        elif isinstance(actual, float):
+            assert actual == float(shown)
+        else:
+            assert str(actual) == shown
+
+
+def test_env_file_is_read_and_the_environment_wins(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text(f"GATEWAY_JWT_KEYS={KEY}\nGATEWAY_WORKERS=3\nOTHER=1\n")
+    monkeypatch.setenv("GATEWAY_WORKERS", "4")
+    settings = load()
+    assert settings.workers == 4
+    assert list(settings.jwt_keys) == ["k1"]
+
+
+def test_settings_cannot_be_changed_and_do_not_show_secrets() -> None:
+    settings = Settings(
+        _env_file=None, jwt_keys=KEY, admin_password="a long password", limits_url="redis://:pw@h"
+    )
+    with pytest.raises(ValueError, match="frozen"):
+        settings.workers = 9  # type: ignore[misc]
+    shown = repr(settings)
+    for secret in (KEY.partition(":")[2], "a long password", ":pw@"):
+        assert secret not in shown
+
+
+def test_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_JWT_KEYS", "")
+    monkeypatch.setenv("GATEWAY_DATABASE_URL", "")
+    assert load().jwt_keys == {}
+
+
+def test_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_LOGIN_LIMTI", "1/minute")
+    with pytest.raises(SettingsError, match="GATEWAY_LOGIN_LIMTI"):
+        load()

@@ -1,0 +1,279 @@
+"""/train against a real MLflow server, with real `mlflow run` processes."""
+
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+import requests
+from flask import Flask
+
+from gateway import create_app
+from gateway.schemas import TrainingParameters
+from gateway.training import Trainings
+from tests.gateway.conftest import bearer, parts, problem, with_users
+from tests.gateway.servers import PROJECT
+
+
+@pytest.fixture(autouse=True)
+def _nothing_left_running(training: Flask) -> Iterator[None]:
+    yield
+    recorded = parts(training).settings.state_dir / "training.json"
+    if recorded.exists() and (pid := json.loads(recorded.read_text()).get("pid")):
+        try:
+            os.killpg(pid, signal.SIGKILL)
+        except ProcessLookupError:
+            return
+
+
+def call(app: Flask, method: str, path: str, **options):
+    return app.test_client().open(path, method=method, headers=bearer(app, "trainer"), **options)
+
+
+def start(app: Flask, **parameters: object) -> str:
+    answer = call(app, "POST", "/train", json=parameters)
+    assert answer.status_code == 202, answer.text
+    return answer.get_json()["run_id"]
+
+
+def wait(app: Flask, run_id: str, done: Callable[[dict], bool], seconds: float = 40) -> dict:
+    deadline = time.monotonic() + seconds
+    while True:
+        body = call(app, "GET", f"/train/{run_id}").get_json()
+        if done(body):
+            return body
+        assert time.monotonic() < deadline, body
+        time.sleep(0.2)
+
+
+def over(body: dict) -> bool:
+    return body["state"] != "running"
+
+
+def learning(body: dict) -> bool:
+    return body["percent"] == 40
+
+
+def pid_of(app: Flask) -> int:
+    return json.loads((parts(app).settings.state_dir / "training.json").read_text())["pid"]
+
+
+def members(group: int) -> list[int]:
+    """Processes of the group, without those that are dead and wait to be collected."""
+    command = ["pgrep", "-g", str(group), "--runstates", "R,S,D,T"]
+    found = subprocess.run(command, capture_output=True, text=True).stdout
+    return [int(pid) for pid in found.split()]
+
+
+def test_training_runs_to_its_end(training: Flask) -> None:
+    answer = call(training, "POST", "/train", json={"random_state": 7, "min_df": 3})
+    body = answer.get_json()
+    run_id = body["run_id"]
+    assert answer.status_code == 202
+    assert answer.headers["Location"] == body["status_url"] == f"/train/{run_id}"
+    assert body["status"] == "running"
+    first = call(training, "GET", f"/train/{run_id}").get_json()
+    assert (first["state"], first["percent"]) == ("running", 0)
+
+    last = wait(training, run_id, over)
+    assert last["state"] == "finished"
+    assert (last["stage"], last["percent"]) == ("done", 100)
+    assert (last["version"], last["gate"]) == (1, "passed")
+    assert last["metrics"] == {"hire_auc": 0.81}
+    assert last["started"] < last["ended"]
+    run = parts(training).tracking.run(run_id)
+    tags = {t["key"]: t["value"] for t in run["data"]["tags"]}
+    assert "--random_state=7" in tags["test.arguments"]
+    assert "--min_df=3" in tags["test.arguments"]
+    assert tags["test.leaked"] == "nothing"
+    assert tags["jobmatch.requested_by"] == "trainer"
+
+
+def test_second_training_is_409_with_the_first_ones_id_and_can_be_stopped(training: Flask) -> None:
+    run_id = start(training, random_state=1)
+    refused = call(training, "POST", "/train")
+    body = problem(refused, 409, "training-under-way")
+    assert body["run_id"] == run_id
+    assert body["status_url"] == refused.headers["Location"] == f"/train/{run_id}"
+    problem(call(training, "GET", "/train"), 409, "training-under-way")
+
+    wait(training, run_id, learning)
+    group = pid_of(training)
+    assert len(members(group)) >= 2
+    stopped = call(training, "DELETE", f"/train/{run_id}")
+    assert stopped.status_code == 200, stopped.text
+    assert stopped.get_json()["state"] == "killed"
+    assert not members(group)
+    problem(call(training, "DELETE", f"/train/{run_id}"), 409, "conflict")
+
+
+def test_original_get_starts_a_training_and_head_does_not(training: Flask) -> None:
+    problem_free = call(training, "HEAD", "/train")
+    assert problem_free.status_code == 405
+    answer = call(training, "GET", "/train")
+    assert answer.status_code == 202
+    call(training, "DELETE", answer.headers["Location"])
+
+
+def test_failed_training_says_why_in_one_line(training: Flask) -> None:
+    failed = wait(training, start(training, random_state=2), over)
+    assert failed["state"] == "failed"
+    assert failed["error"] == "vagas.json, line 3: not JSON; check the file"
+    assert "version" not in failed
+
+
+def test_training_that_dies_without_a_word_is_failed(training: Flask) -> None:
+    failed = wait(training, start(training, random_state=3), over)
+    assert failed["state"] == "failed"
+
+
+@pytest.mark.parametrize("victim", ["leader", "all"])
+def test_run_whose_process_is_gone_ends_as_killed(training: Flask, victim: str) -> None:
+    run_id = start(training, random_state=1)
+    wait(training, run_id, learning)
+    group = pid_of(training)
+    if victim == "leader":
+        os.kill(group, signal.SIGKILL)
+    else:
+        os.killpg(group, signal.SIGKILL)
+    lost = wait(training, run_id, over)
+    assert lost["state"] == "killed"
+    assert lost["error"] == "the training process died"
+    assert not members(group)
+    # and the way is free
+    call(training, "DELETE", f"/train/{start(training, random_state=1)}")
+
+
+def test_many_starts_at_once_start_one(training: Flask, settle: Callable) -> None:
+    # a second application on the same state is what a second gunicorn worker has
+    other = create_app(parts(training).settings)
+    apps = [training, other] * 4
+    with ThreadPoolExecutor(8) as pool:
+        answers = list(pool.map(
+            lambda app: call(app, "POST", "/train", json={"random_state": 1}), apps))
+    started = [a for a in answers if a.status_code == 202]
+    assert len(started) == 1
+    run_id = started[0].get_json()["run_id"]
+    for answer in answers:
+        if answer not in started:
+            assert problem(answer, 409, "training-under-way")["run_id"] == run_id
+    call(training, "DELETE", f"/train/{run_id}")
+
+
+def test_someone_elses_run_is_not_touched(training: Flask, tracking_url: str) -> None:
+    tracking = parts(training).tracking
+    experiment = tracking.experiment_id("jobmatch")
+    run = tracking.post("runs/create", experiment_id=experiment, start_time=1)["run"]["info"]
+    try:
+        body = call(training, "GET", f"/train/{run['run_id']}").get_json()
+        assert body["state"] == "running"
+        problem(call(training, "DELETE", f"/train/{run['run_id']}"), 409, "conflict")
+    finally:
+        tracking.end_run(run["run_id"], "KILLED", 2)
+
+
+def test_run_of_another_experiment_is_404(training: Flask) -> None:
+    tracking = parts(training).tracking
+    run = tracking.post("runs/create", experiment_id="0", start_time=1)["run"]["info"]
+    problem(call(training, "GET", f"/train/{run['run_id']}"), 404, "not-found")
+    problem(call(training, "GET", "/train/" + "0" * 32), 404, "not-found")
+
+
+@pytest.mark.parametrize(
+    "run_id",
+    ["abc", "A" * 32, "0" * 31, "0" * 33, "..%2f..%2fetc%2fpasswd", "%2e%2e", "' OR 1=1",
+     "0" * 31 + "%0a", "%00" * 32, "٠" * 32],
+)
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_run_id_that_is_none_is_refused(training: Flask, method: str, run_id: str) -> None:
+    answer = call(training, method, f"/train/{run_id}")
+    assert answer.status_code in (404, 422)
+    problem(answer, answer.status_code, "not-found" if answer.status_code == 404
+            else "invalid-field")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "field"),
+    [
+        ({"data_dir": "/etc"}, "data_dir"),
+        ({"unknown": 1}, "unknown"),
+        ({"grid_search_c_values": "1; rm -rf /"}, "grid_search_c_values"),
+        ({"grid_search_c_values": "--help"}, "grid_search_c_values"),
+        ({"grid_search_scoring": "$(reboot)"}, "grid_search_scoring"),
+        ({"grid_search_cv": 1}, "grid_search_cv"),
+        ({"grid_search_cv": "5"}, "grid_search_cv"),
+        ({"grid_search_cv": True}, "grid_search_cv"),
+        ({"test_size": 1.0}, "test_size"),
+        ({"random_state": 2**40}, "random_state"),
+    ],
+    ids=str,
+)
+def test_bad_parameter_is_422_by_name(training: Flask, parameters: dict, field: str) -> None:
+    answer = call(training, "POST", "/train", json=parameters)
+    errors = problem(answer, 422, "invalid-field")["errors"]
+    assert [error["field"] for error in errors] == [field]
+
+
+def test_parameters_are_those_of_the_entry_point() -> None:
+    import yaml
+
+    entry_points = yaml.safe_load((PROJECT / "MLproject").read_text())["entry_points"]
+    declared = set(entry_points["train"]["parameters"])
+    assert set(TrainingParameters.model_fields) == declared - {"data_dir"}
+
+
+def test_mlflow_server_that_is_not_there_is_502(app: Flask) -> None:
+    for method, path in (("POST", "/train"), ("GET", "/train/" + "0" * 32), ("GET", "/models")):
+        problem(call(app, method, path), 502, "upstream-failed")
+
+
+def test_training_that_cannot_be_started_ends_as_failed(
+    settle: Callable, tracking_url: str, tmp_path: Path
+) -> None:
+    nowhere = settle(tracking_uri=tracking_url, project_dir=tmp_path / "nowhere")
+    app = with_users(create_app(nowhere))
+    answer = call(app, "POST", "/train")
+    problem(answer, 500, "internal")
+    assert str(tmp_path) not in answer.text
+    # nothing holds the lock
+    problem(call(app, "POST", "/train"), 500, "internal")
+
+
+def test_other_backend_gets_its_configuration(settle: Callable, tracking_url: str) -> None:
+    settings = settle(
+        tracking_uri=tracking_url, project_backend="kubernetes",
+        project_backend_config="/etc/jobmatch/kubernetes.json", train_data_dir="/data",
+    )  # fmt: skip
+    trainings = Trainings(settings, parts(create_app(settings)).tracking, lambda _: None)
+    command = trainings._command("0" * 32, {"min_df": 3, "max_df": None})
+    assert command[command.index("--backend") + 1] == "kubernetes"
+    assert command[command.index("--backend-config") + 1] == "/etc/jobmatch/kubernetes.json"
+    assert command[-4:] == ["-P", "min_df=3", "-P", "data_dir=/data"]
+
+
+def test_run_on_another_backend_is_under_way_although_no_process_is_here(
+    settle: Callable, tracking_url: str, project: Path
+) -> None:
+    settings = settle(tracking_uri=tracking_url, project_dir=project, project_backend="kubernetes")
+    app = with_users(create_app(settings))
+    trainings = parts(app).trainings
+    run_id = trainings._create_run("trainer")
+    assert call(app, "GET", f"/train/{run_id}").get_json()["state"] == "running"
+    body = problem(call(app, "POST", "/train"), 409, "training-under-way")
+    assert body["run_id"] == run_id
+    assert call(app, "DELETE", f"/train/{run_id}").get_json()["state"] == "killed"
+
+
+def test_requests_reach_mlflow_with_its_login(settle: Callable, tmp_path: Path) -> None:
+    """MLflow's basic-auth is on in the container set-up."""
+    from gateway.upstream import TrackingServer
+
+    settings = settle(tracking_username="gateway", tracking_password="a secret for mlflow")
+    session = TrackingServer(settings)._session
+    sent = requests.Request("GET", "http://127.0.0.1/", auth=session.auth).prepare()
+    assert sent.headers["Authorization"].startswith("Basic ")

@@ -1,0 +1,251 @@
+"""The two scores: equal to scikit-learn's arithmetic, matching for real, finite whatever comes."""
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+import scipy.sparse as sp
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel
+from scipy.special import expit
+from sklearn.feature_extraction.text import TfidfVectorizer
+
+from jobmatch_pyfunc.model import FittedModel
+from jobmatch_pyfunc.text import body, count_terms
+from steps.evaluate import judge_all
+from steps.judging import held
+from steps.progress import Progress
+from tests.model.conftest import Trained
+
+pytestmark = pytest.mark.xdist_group("model")
+
+SAP = {
+    "titulo_vaga": "Consultor SAP FI/CO Sênior",
+    "principais_atividades": "Implantação e sustentação dos módulos SAP FI e CO em S/4HANA.",
+    "competencia_tecnicas_e_comportamentais": "SAP FI/CO, S/4HANA, contas a pagar e a receber.",
+}
+COOK = ("Cozinheiro com dez anos de experiência em restaurantes. Preparo de carnes, massas e "
+        "molhos, controle de estoque da cozinha, boas práticas de manipulação de alimentos.")
+CONSULTANT = ("Consultor SAP FI/CO com doze anos de experiência. Implantação de S/4HANA, contas a "
+              "pagar e a receber, fechamento contábil. Certificação SAP FI.")
+
+
+def vectoriser(model: FittedModel, **options: Any) -> TfidfVectorizer:
+    fitted = TfidfVectorizer(
+        analyzer=lambda text: list(count_terms(text).elements()), sublinear_tf=True,
+        vocabulary={term: i for i, term in enumerate(model.terms)}, **options)
+    fitted.idf_ = model.space.idf
+    return fitted
+
+
+class BodyVectoriser:
+    """Counts of both job texts, added where they differ, then TF-IDF."""
+
+    def __init__(self, model: FittedModel) -> None:
+        self.vectoriser = vectoriser(model, norm="l2")
+
+    def transform(self, jobs: list[tuple[str, str]]) -> sp.csr_matrix:
+        # an analyzer of the two texts together: terms must not run across their border
+        texts = ["\x00".join(body(*job)) for job in jobs]
+        self.vectoriser.set_params(analyzer=lambda text: [
+            term for part in text.split("\x00") for term in count_terms(part).elements()])
+        return self.vectoriser.transform(texts)
+
+
+def scikit_learn_scores(model: FittedModel, rows: pd.DataFrame) -> tuple[np.ndarray, np.ndarray]:
+    """match and probability by scikit-learn's transforms and plain matrix arithmetic."""
+    w, space = model.scorer.weights, model.space
+    title = vectoriser(model).transform(rows["titulo_vaga"])
+    bodies = BodyVectoriser(model).transform(list(zip(
+        rows["principais_atividades"], rows["competencia_tecnicas_e_comportamentais"],
+        strict=True)))
+    unit = vectoriser(model).transform(rows["cv_pt"])
+    plain = vectoriser(model, norm=None).transform(rows["cv_pt"])
+    length = np.sqrt(np.asarray(plain.multiply(plain).sum(axis=1))).ravel()
+    pivot = (1 - space.slope) * space.pivot + space.slope * length
+    pivoted = sp.diags(1 / pivot) @ plain @ sp.diags(space.idf / space.idf.mean())
+
+    def near(matrix: sp.csr_matrix) -> np.ndarray:
+        mapped = matrix @ space.latent
+        norm = np.linalg.norm(mapped, axis=1, keepdims=True)
+        return mapped / np.where(norm > 0, norm, 1)
+
+    match = (w.match_intercept
+             + w.match_title * np.asarray(title.multiply(pivoted).sum(axis=1)).ravel()
+             + w.match_body * np.asarray(bodies.multiply(pivoted).sum(axis=1)).ravel()
+             + w.match_latent * (near(title + bodies) * near(unit)).sum(axis=1))
+    raw = w.hire_intercept + title @ w.hire_title + bodies @ w.hire_body + unit @ w.hire_cv
+    gate = w.gate_slope * np.minimum(0, match - w.gate_from)
+    return expit(match), expit(w.platt_scale * raw + w.platt_intercept + gate)
+
+
+def test_scores_equal_scikit_learns_to_1e_9(
+    trained: Trained, pyfunc: PyFuncModel, rows: pd.DataFrame
+) -> None:
+    match, probability = scikit_learn_scores(trained.model, rows)
+    answer = pyfunc.predict(rows)
+    np.testing.assert_allclose(answer["match"], match, rtol=0, atol=1e-9)
+    np.testing.assert_allclose(answer["probability"], probability, rtol=0, atol=1e-9)
+    assert answer["match"].std() > 0.05  # the rows are not all alike
+
+
+def test_columnar_training_vectors_equal_the_served_ones(trained: Trained, rows: pd.DataFrame
+                                                          ) -> None:
+    model, corpus = trained.model, trained.features.corpus
+    _, candidates = corpus.counts(model.terms).vectors(model.space)
+    served = model.analyser.candidates(list(dict.fromkeys(rows["cv_pt"])))
+    from_training = {tuple(np.round(row, 9)) for row in candidates.latent}
+    assert all(tuple(np.round(row, 9)) in from_training for row in served.latent)
+
+
+def test_a_row_scores_the_same_alone_and_in_a_batch(
+    pyfunc: PyFuncModel, rows: pd.DataFrame
+) -> None:
+    batch = pyfunc.predict(rows)
+    for i in (0, 7, 100):
+        alone = pyfunc.predict(rows.iloc[[i]])
+        assert alone["match"].iloc[0] == pytest.approx(batch["match"].iloc[i], abs=1e-12)
+        assert alone["probability"].iloc[0] == pytest.approx(
+            batch["probability"].iloc[i], abs=1e-12)
+
+
+def test_answer_keeps_the_contract(pyfunc: PyFuncModel, rows: pd.DataFrame) -> None:
+    answer = pyfunc.predict(rows)
+    assert list(answer.columns) == ["probability", "prediction", "confidence", "match",
+                                    "model_version"]
+    np.testing.assert_allclose(answer["confidence"], abs(2 * answer["probability"] - 1))
+    assert set(answer["prediction"]) <= {"Contratado", "Não contratado"}
+    assert (answer["model_version"] == 1).all()
+
+
+def test_prediction_follows_the_callers_threshold(pyfunc: PyFuncModel, rows: pd.DataFrame) -> None:
+    own = pyfunc.predict(rows)
+    cut = float(own["probability"].median())
+    moved = pyfunc.predict(rows, params={"threshold": cut})
+    assert ((moved["probability"] >= cut) == (moved["prediction"] == "Contratado")).all()
+    assert (moved["probability"] == own["probability"]).all()
+
+
+def test_a_cook_is_no_match_for_a_sap_vacancy(trained: Trained, pyfunc: PyFuncModel) -> None:
+    answer = pyfunc.predict(pd.DataFrame([SAP | {"cv_pt": COOK}, SAP | {"cv_pt": CONSULTANT}]))
+    joined = trained.features.pairs.where(trained.features.pairs.joined)
+    assert answer["match"].iloc[0] < 0.2 < answer["match"].iloc[1]
+    assert answer["probability"].iloc[0] < joined.hired.mean()
+
+
+def test_shuffling_the_vacancies_changes_the_ranking_and_not_the_described_models(
+    trained: Trained
+) -> None:
+    """The ablation: a model that does not read the vacancy ranks the same for any."""
+    features, p = trained.features, trained.parameters
+    on = held(features.pairs, features.held_out, features.vacancy_dates,
+              np.flatnonzero(features.candidate_filled), p.random_state)
+    progress = Progress({"judging": 1})
+    random, cosine, described, own = judge_all(
+        features.corpus, on, trained.version, "holdout", None, progress)
+    del random, cosine
+    shuffled = np.random.default_rng(0).permutation(np.unique(on.pairs.vacancy))
+    other = dict(zip(np.unique(on.pairs.vacancy), shuffled, strict=True))
+    fitted = trained.version.part("holdout")
+    vacancies, candidates = features.corpus.counts(fitted.terms).vectors(fitted.space)
+    pool = on.pool
+    from jobmatch_pyfunc.scoring import take
+    from steps.judging import Contender, judge
+
+    some = take(candidates, pool)
+    blind = judge(Contender(
+        "shuffled", lambda v: fitted.scorer.match_logits(vacancies, other[v], some), own.hire,
+        0.5), on)
+    assert own.estimates["pool_auc"].value > 0.8
+    assert blind.estimates["pool_auc"].value < own.estimates["pool_auc"].value - 0.15
+    of_cv = trained.version.described().cv_part(features.corpus, pool)
+    described_blind = judge(Contender("described, shuffled", lambda _: of_cv, own.hire, 0.5), on)
+    for name in ("pool_auc", "pool_mrr", "pool_recall_at_10"):
+        assert described_blind.estimates[name] == described.estimates[name]
+    assert described.estimates["pool_auc"].value < 0.7
+
+
+def test_pool_is_ranked_as_its_candidates_are_scored(
+    trained: Trained, pyfunc: PyFuncModel
+) -> None:
+    texts = candidate_texts()
+    ranked = pyfunc.predict(pd.DataFrame([SAP]), params={"top_k": 400})
+    assert list(ranked["rank"]) == list(range(1, len(ranked) + 1))
+    assert ranked["match"].is_monotonic_decreasing
+    assert len(ranked) == int(trained.features.candidate_filled.sum())
+    scored = pyfunc.predict(pd.DataFrame(
+        [SAP | {"cv_pt": texts[code]} for code in ranked["codigo"].head(40)]))
+    np.testing.assert_allclose(scored["match"], ranked["match"].head(40), atol=1e-5)
+    np.testing.assert_allclose(scored["probability"], ranked["probability"].head(40), atol=1e-5)
+
+
+def candidate_texts() -> dict[str, str]:
+    from pathlib import Path
+
+    from steps.ingest import candidates_table
+    from steps.records import Candidate, read
+
+    path = Path(__file__).resolve().parents[2] / "data" / "sample" / "applicants.json"
+    table, _ = candidates_table(read(path, Candidate))
+    return dict(zip(table["codigo"], table["cv_pt"], strict=True))
+
+
+def test_the_pool_holds_codes_and_numbers_only(trained: Trained) -> None:
+    texts = candidate_texts()
+    folder = trained.version.folder / "pool"
+    assert {path.suffix for path in folder.iterdir()} == {".json", ".npy"}
+    codes = (folder / "codes.json").read_text(encoding="utf-8")
+    assert not any(text[:40] in codes for text in texts.values() if text.strip())
+
+
+ODD_TEXTS = {
+    "empty": "", "blank": " \n\t ", "missing": None, "English": "Java developer, ten years",
+    "one megabyte": "java spring " * 90_000, "one long word": "x" * 1_000_000,
+    "control characters": "java\x00\x07\x1b[31m spring", "emoji": "java 🚀👩‍💻 spring 🎉",
+    "html": "<p>java</p><script>alert(1)</script>&nbsp;", "stop words": "de a o que e do da em",
+    "numbers": "123 456 7 8 9", "no known term": "zzzqqq wwwkkk",
+    "combining marks": "a" + "\u0301" * 5000,
+}
+
+
+@pytest.mark.parametrize("kind", ODD_TEXTS)
+@pytest.mark.parametrize("column", ["titulo_vaga", "principais_atividades", "cv_pt"])
+def test_odd_texts_get_finite_scores_and_honest_reasons(
+    pyfunc: PyFuncModel, kind: str, column: str
+) -> None:
+    row = SAP | {"cv_pt": CONSULTANT} | {column: ODD_TEXTS[kind]}
+    answer = pyfunc.predict(pd.DataFrame([row]), params={"reasons": 3}).iloc[0]
+    assert 0 <= answer["match"] <= 1
+    assert 0 <= answer["probability"] <= 1
+    if column == "cv_pt" and kind in ("empty", "blank", "missing", "stop words", "numbers",
+                                      "no known term"):
+        assert answer["reasons"]["match"]["note"] == "no known terms"
+        assert answer["reasons"]["match"]["terms"] == []
+
+
+def test_a_vacancy_without_known_terms_says_so(pyfunc: PyFuncModel) -> None:
+    row = {"principais_atividades": "zzzqqq", "competencia_tecnicas_e_comportamentais": "wwwkkk",
+           "cv_pt": CONSULTANT}
+    answer = pyfunc.predict(pd.DataFrame([row]), params={"reasons": 3}).iloc[0]
+    assert answer["reasons"]["match"]["note"] == "no known terms"
+
+
+@pytest.mark.parametrize("missing", ["principais_atividades",
+                                     "competencia_tecnicas_e_comportamentais", "cv_pt"])
+def test_a_missing_column_is_named(pyfunc: PyFuncModel, missing: str) -> None:
+    row = SAP | {"cv_pt": CONSULTANT}
+    del row[missing]
+    with pytest.raises(MlflowException, match=missing):
+        pyfunc.predict(pd.DataFrame([row]))
+
+
+def test_a_column_of_another_type_is_named(pyfunc: PyFuncModel) -> None:
+    with pytest.raises(MlflowException, match="cv_pt"):
+        pyfunc.predict(pd.DataFrame([SAP | {"cv_pt": 3.5}]))
+
+
+@pytest.mark.parametrize(("name", "value"), [("threshold", 1.5), ("reasons", -1), ("top_k", -2)])
+def test_a_param_out_of_range_is_named(pyfunc: PyFuncModel, name: str, value: float) -> None:
+    with pytest.raises(MlflowException, match=name):
+        pyfunc.predict(pd.DataFrame([SAP | {"cv_pt": CONSULTANT}]), params={name: value})

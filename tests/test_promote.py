@@ -1,0 +1,150 @@
+"""Moving `production`: by a person, to a version that works, on record, and back again."""
+
+import shutil
+from collections.abc import Callable
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import mlflow
+import pytest
+
+from steps.registry import set_production
+from tests.conftest import Ended, Store, Trained, use
+
+pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("trained")]
+
+Step = Callable[..., Ended]
+
+
+@pytest.fixture(scope="module")
+def model_folder(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The files of a version that works."""
+    patch = pytest.MonkeyPatch()
+    with patch.context() as here:
+        use(trained.store, here)
+        folder = mlflow.artifacts.download_artifacts("models:/jobmatch/1")
+    return Path(shutil.copytree(folder, tmp_path_factory.mktemp("version") / "model"))
+
+
+@pytest.fixture
+def registry(store: Store, model_folder: Path, tmp_path: Path) -> Store:
+    """Versions 1 to 3 work, but the third failed its gate; 4 lost its files, 5 ships code that
+    does not run, 6 has no weights. None is in production."""
+    client = store.client
+    client.create_registered_model("jobmatch")
+    for number in range(1, 7):
+        folder = Path(shutil.copytree(model_folder, tmp_path / f"version-{number}"))
+        verdict = {"gate": "failed" if number == 3 else "passed", "gate_reason": "recall fell"}
+        client.create_model_version("jobmatch", folder.as_uri(), tags=verdict)
+    shutil.rmtree(tmp_path / "version-4" / "artifacts")
+    code = tmp_path / "version-5" / "code" / "jobmatch_pyfunc" / "model.py"
+    code.write_text("import no_such_module\n" + code.read_text(encoding="utf-8"), encoding="utf-8")
+    (tmp_path / "version-6" / "artifacts" / "fitted" / "final" / "weights.json").write_text("{}")
+    return store
+
+
+def put_live(store: Store, version: int) -> None:
+    set_production(store.client, str(version), None, by="someone")
+
+
+def refused(ended: Ended) -> str:
+    assert ended.code == 1
+    assert ended.error.startswith("error: promote: ")
+    assert "\n" not in ended.error
+    return ended.error
+
+
+def tags(store: Store, version: int) -> dict[str, str]:
+    return dict(store.client.get_model_version("jobmatch", str(version)).tags)
+
+
+def test_promotion_moves_the_alias_and_records_who_when_and_what(
+    registry: Store, step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MLFLOW_TRACKING_USERNAME", "ana")
+    put_live(registry, 1)
+    ended = step("promote", version=2)
+    assert ended.code == 0, ended.error
+    assert "version 1 -> 2; undo with `mlflow run . -e promote -P version=previous`" in ended.output
+    assert registry.aliases() == {"production": 2}
+    record = tags(registry, 2)
+    assert record["promoted_by"] == "ana"
+    age = datetime.now(UTC) - datetime.fromisoformat(record["promoted_at"])
+    assert timedelta(0) <= age < timedelta(minutes=2)
+    assert record["replaced_version"] == "1"
+    assert record["forced"] == "false"
+    assert tags(registry, 1)["replaced_version"] == "none"
+    run = registry.runs("promote")[0]
+    assert run.info.status == "FINISHED"
+    assert run.data.tags["jobmatch.version"] == "2"
+
+
+def test_previous_undoes_the_last_promotion(registry: Store, step: Step) -> None:
+    put_live(registry, 1)
+    set_production(registry.client, "2", "1", by="someone")
+    assert step("promote", version="previous").code == 0
+    assert registry.aliases() == {"production": 1}
+    assert tags(registry, 1)["replaced_version"] == "2"
+
+
+@pytest.mark.parametrize("before", [[], [1]])
+def test_previous_without_a_promotion_is_refused(
+    registry: Store, step: Step, before: list[int]
+) -> None:
+    for version in before:
+        put_live(registry, version)
+    assert "no promotion to undo" in refused(step("promote", version="previous"))
+
+
+def test_version_that_does_not_exist_is_refused_with_those_that_do(
+    registry: Store, step: Step
+) -> None:
+    line = refused(step("promote", version=17))
+    assert "jobmatch has no version 17 (versions: 1, 2, 3, 4, 5, 6)" in line
+    assert registry.aliases() == {}
+    assert registry.runs("promote")[0].info.status == "FAILED"
+
+
+def test_nothing_trained_yet_is_told(store: Store, step: Step) -> None:
+    assert "none: train one first" in refused(step("promote", version=1))
+
+
+@pytest.mark.parametrize("broken", [4, 5, 6])
+def test_version_that_does_not_load_is_refused(registry: Store, step: Step, broken: int) -> None:
+    put_live(registry, 1)
+    line = refused(step("promote", version=broken))
+    assert f"version {broken} does not load" in line
+    assert registry.aliases() == {"production": 1}
+    assert "promoted_by" not in tags(registry, broken)
+
+
+def test_version_that_failed_its_gate_is_refused_with_the_reason(
+    registry: Store, step: Step
+) -> None:
+    line = refused(step("promote", version=3))
+    assert "failed its gate (recall fell)" in line
+    assert "-P force=true" in line
+    assert registry.aliases() == {}
+
+
+def test_force_promotes_a_version_that_failed_its_gate_and_is_recorded(
+    registry: Store, step: Step
+) -> None:
+    assert step("promote", version=3, force="true").code == 0
+    assert registry.aliases() == {"production": 3}
+    assert tags(registry, 3)["forced"] == "true"
+
+
+def test_promoting_what_is_live_changes_nothing(registry: Store, step: Step) -> None:
+    put_live(registry, 1)
+    before = tags(registry, 1)
+    ended = step("promote", version=1)
+    assert ended.code == 0
+    assert "already at version 1" in ended.output
+    assert tags(registry, 1) == before
+
+
+def test_mlflow_run_promotes(registry: Store) -> None:
+    done = registry.mlflow_run("promote", version="2")
+    assert done.returncode == 0, done.stdout
+    assert registry.aliases() == {"production": 2}

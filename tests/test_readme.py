@@ -1,0 +1,119 @@
+"""The README's commands run, in a fresh clone with a fresh virtual environment."""
+
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from steps import generate
+
+PROJECT = Path(__file__).resolve().parent.parent
+README = (PROJECT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+COMMANDS = [line for language, block in BLOCKS if language == "bash"
+            for line in re.sub(r"\\\n\s*", " ", block).splitlines() if line.strip()]
+STARTS = {"mlflow server": 5001, "-e serve": 5002, "-e gateway": 5000}
+"""Commands that run until they are stopped, and the port each answers on."""
+
+
+def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
+    assert len(README.splitlines()) <= 150
+    for target in re.findall(r"\]\(([^)#]+)\)", README):
+        if not target.startswith("http"):
+            assert (PROJECT / target).exists(), target
+
+
+def test_both_places_pin_the_same_mlflow() -> None:
+    pinned = re.search(r"^mlflow==(\S+)$", (PROJECT / "requirements.txt").read_text(), re.MULTILINE)
+    assert pinned
+    assert set(re.findall(r"mlflow==([\d.]+)", README)) == {pinned.group(1)}
+
+
+@pytest.fixture(scope="module")
+def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A clone of what is checked out, committed or not, with a bare virtual environment."""
+    folder = tmp_path_factory.mktemp("fresh") / "jobmatch"
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
+        cwd=PROJECT, check=True, capture_output=True, text=True).stdout
+    for name in listed.splitlines():
+        if (PROJECT / name).is_file():
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(PROJECT / name, folder / name)
+    subprocess.run([sys.executable, "-m", "venv", folder / ".venv"], check=True)
+    generate.generate(80, 100, 300, seed=3, out=folder / "theirs")
+    yield folder
+
+
+def environment(clone: Path) -> dict[str, str]:
+    kept = {name: value for name, value in os.environ.items()
+            if not name.startswith(("MLFLOW_", "GATEWAY_", "MODEL_"))}
+    return kept | {"PATH": f"{clone / '.venv' / 'bin'}:{kept['PATH']}",
+                   "VIRTUAL_ENV": str(clone / ".venv"), "MLFLOW_DISABLE_TELEMETRY": "true",
+                   "MLFLOW_ENV_ROOT": str(clone / ".mlflow_envs")}
+
+
+def runs_until_stopped(command: str) -> int | None:
+    return next((port for start, port in STARTS.items() if start in command), None)
+
+
+def started(clone: Path, command: str, port: int) -> subprocess.Popen[bytes]:
+    process = subprocess.Popen(["bash", "-c", command], cwd=clone, env=environment(clone),
+                               start_new_session=True)
+    for _ in range(240):
+        time.sleep(0.5)
+        try:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
+        except urllib.error.HTTPError:
+            return process
+        except OSError:
+            continue
+        return process
+    raise AssertionError(f"nothing answers on port {port}: {command}")
+
+
+def stop(process: subprocess.Popen[bytes]) -> None:
+    os.killpg(process.pid, signal.SIGTERM)
+    try:
+        process.wait(30)
+    finally:
+        subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=False)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1500)
+@pytest.mark.xdist_group("ports")
+def test_every_command_of_the_readme_runs_in_a_fresh_clone(clone: Path) -> None:
+    running: list[subprocess.Popen[bytes]] = []
+    try:
+        for command in COMMANDS:
+            command = command.replace("/path/to/decision", "theirs")
+            if "-e test" in command:  # .ci/run runs it
+                continue
+            port = runs_until_stopped(command)
+            if port:
+                running.append(started(clone, command, port))
+                continue
+            done = subprocess.run(["bash", "-c", command], cwd=clone, env=environment(clone),
+                                  capture_output=True, text=True, timeout=900, check=False)
+            # a version that its gate refused is the user's to force: the README says so
+            refused = ("failed its gate" in done.stderr
+                       or "there is no promotion to undo" in done.stderr)
+            assert done.returncode == 0 or refused, f"{command}\n{done.stdout}\n{done.stderr}"
+        for language, block in BLOCKS:
+            if language == "python":
+                python = next((clone / ".mlflow_envs").glob("*/bin/python"))
+                subprocess.run([python, "-c", block], cwd=clone, env=environment(clone),
+                               check=True, timeout=300)
+    finally:
+        for process in running:
+            stop(process)
