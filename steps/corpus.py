@@ -4,7 +4,8 @@ Vacancies and candidates are numbered in the order of their tables. Texts are ke
 that any vocabulary, an older version's too, can be counted without reading a text again.
 """
 
-from dataclasses import dataclass
+import hashlib
+from dataclasses import dataclass, field
 
 import numpy as np
 import polars as pl
@@ -43,18 +44,6 @@ class Pairs:
 
 
 @dataclass(frozen=True)
-class Counts:
-    """Term counts over one vocabulary."""
-
-    titles: sp.csr_matrix
-    bodies: sp.csr_matrix
-    cvs: sp.csr_matrix
-
-    def vectors(self, space: Space) -> tuple[Vacancies, Candidates]:
-        return vacancy_vectors(self.titles, self.bodies, space), candidate_vectors(self.cvs, space)
-
-
-@dataclass(frozen=True)
 class Corpus:
     """The texts, each distinct one tokenised once, and which of them each record carries."""
 
@@ -63,12 +52,30 @@ class Corpus:
     activities: NDArray[np.int64]
     requirements: NDArray[np.int64]
     cv: NDArray[np.int64]
+    _counts: dict[tuple[str, ...], sp.csr_matrix] = field(default_factory=dict, repr=False)
+    _vectors: dict[bytes, tuple[Vacancies, Candidates]] = field(default_factory=dict, repr=False)
 
-    def counts(self, terms: list[str]) -> Counts:
-        """Counts of the terms of some vocabulary in every record."""
-        vocabulary = vocabulary_of(self.tokens, terms)
-        distinct = count_matrix(self.tokens, vocabulary)
-        return Counts(distinct[self.title], self.bodies @ distinct, distinct[self.cv])
+    def counts(self, terms: list[str]) -> sp.csr_matrix:
+        """Counts of the terms of some vocabulary in every distinct text: (texts × terms)."""
+        key = tuple(terms)
+        if key not in self._counts:
+            vocabulary = vocabulary_of(self.tokens, terms)
+            self._counts[key] = count_matrix(self.tokens, vocabulary)
+        return self._counts[key]
+
+    def remember_counts(self, terms: list[str], counts: sp.csr_matrix) -> None:
+        """Counts that are known already."""
+        self._counts[tuple(terms)] = counts
+
+    def vectors(self, terms: list[str], space: Space) -> tuple[Vacancies, Candidates]:
+        """Vectors of every vacancy and every candidate; the same ones when asked again."""
+        key = _digest(terms, space)
+        if key not in self._vectors:
+            counts = self.counts(terms)
+            self._vectors[key] = (
+                vacancy_vectors(counts[self.title], self.bodies @ counts, space),
+                candidate_vectors(counts[self.cv], space))
+        return self._vectors[key]
 
     @property
     def postings(self) -> NDArray[np.int64]:
@@ -123,3 +130,11 @@ def corpus_of(vacancies: pl.DataFrame, candidates: pl.DataFrame) -> tuple[list[s
         for name, column in fields.items()
     }
     return list(numbers), used
+
+
+def _digest(terms: list[str], space: Space) -> bytes:
+    digest = hashlib.blake2b("\n".join(terms).encode())
+    digest.update(repr((space.slope, space.pivot)).encode())
+    digest.update(np.ascontiguousarray(space.idf).data)
+    digest.update(np.ascontiguousarray(space.latent).data)
+    return digest.digest()

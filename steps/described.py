@@ -11,8 +11,7 @@ from numpy.typing import NDArray
 from jobmatch_pyfunc.scoring import sigmoid, unit_rows
 from jobmatch_pyfunc.storage import read_json, write_json
 from steps.corpus import Corpus, Pairs
-from steps.fitting import TrainParameters, regression, search
-from steps.tokens import count_matrix, vocabulary_of
+from steps.fitting import TrainParameters, many_columns, search
 
 FIELDS = ("activities", "requirements", "cv")
 
@@ -27,7 +26,7 @@ class Vectoriser:
     def transform(self, corpus: Corpus, texts: NDArray) -> sp.csr_matrix:
         """Unit TF-IDF of the texts with these numbers."""
         used, where = np.unique(texts, return_inverse=True)
-        counts = count_matrix(corpus.tokens, vocabulary_of(corpus.tokens, self.terms))[used]
+        counts = corpus.counts(self.terms)[used]
         weights = counts.astype(np.float64)
         weights.data *= np.array(self.idf)[weights.indices]
         return unit_rows(weights)[where]
@@ -63,7 +62,7 @@ def fit_described(
     folds = min(p.grid_search_cv, len(np.unique(posting[pairs.hired == 1])))
     p = p.model_copy(update={"grid_search_cv": max(folds, 2)})
     grid, _ = search(x, pairs.hired, posting, even, p, p.grid_search_c_values)
-    model = regression(grid.best_c, p).fit(x, pairs.hired)
+    model = many_columns(grid.best_c, p).fit(x, pairs.hired)
     return DescribedModel(vectorisers, model.coef_[0].tolist(), float(model.intercept_[0]))
 
 

@@ -76,7 +76,7 @@ def judge_all(
 ) -> list[Judgement]:
     """The baselines, production where it has not seen the vacancies, and the version last."""
     fitted = version.part(part)
-    vacancies, candidates = corpus.counts(fitted.terms).vectors(fitted.space)
+    vacancies, candidates = corpus.vectors(fitted.terms, fitted.space)
     judgements = []
     for number, contender in enumerate((
         random_contender(on),
@@ -101,7 +101,7 @@ def judge_version(corpus: Corpus, on: Held, version: Version) -> Judgement | Non
     if part is None:
         return None
     fitted = version.part(part)
-    vacancies, candidates = corpus.counts(fitted.terms).vectors(fitted.space)
+    vacancies, candidates = corpus.vectors(fitted.terms, fitted.space)
     return judge(model_contender(
         f"production ({version.name})", fitted.scorer, vacancies, candidates,
         fitted.threshold, on), on)

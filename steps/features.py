@@ -5,9 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from jobmatch_pyfunc.scoring import Space
+from jobmatch_pyfunc.scoring import Candidates, Space, Vacancies
 from jobmatch_pyfunc.storage import read_space, write_space
 from steps.corpus import Corpus, Pairs
 from steps.tokens import Tokens
@@ -36,6 +37,10 @@ class Features:
     spaces: dict[str, Space]
     described: dict[str, tuple[list[str], list[float]]]
     """Terms and idf of the described model's three vectorisers."""
+
+    def vectors(self, part: str) -> tuple[Vacancies, Candidates]:
+        """Vectors of every vacancy and every candidate in one part's space."""
+        return self.corpus.vectors(self.terms[part], self.spaces[part])
 
     def training_pairs(self, part: str) -> Pairs:
         return self.pairs if part == "final" else self.pairs.where(~self.held_out_pairs)
@@ -73,6 +78,8 @@ def write(features: Features, folder: Path) -> None:
     (folder / "names.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
     for part in PARTS:
         write_space(folder / part, features.terms[part], features.spaces[part])
+        sp.save_npz(folder / part / "counts.npz", features.corpus.counts(features.terms[part]),
+                    compressed=False)
 
 
 def read(folder: Path) -> Features:
@@ -91,6 +98,8 @@ def read(folder: Path) -> Features:
         dates = arrays["vacancy_dates"].astype("datetime64[D]")
         held_out, filled = arrays["held_out"], arrays["candidate_filled"]
     read_parts = {part: read_space(folder / part) for part in PARTS}
+    for part, (terms, _) in read_parts.items():
+        corpus.remember_counts(terms, sp.load_npz(folder / part / "counts.npz"))
     return Features(
         names["vacancy_codes"], dates, held_out, names["candidate_codes"], filled, pairs,
         names["split_date"], names["trained_until"], corpus,

@@ -32,7 +32,14 @@ from steps.leaks import require_allowed
 from steps.parameters import IntPair, select
 from steps.progress import Progress
 from steps.session import run_step
-from steps.tokens import count_matrix, document_frequency_idf, fit_vocabulary, tokenise
+from steps.tokens import (
+    TermCounts,
+    columns_of,
+    count_all,
+    document_frequency_idf,
+    fit_vocabulary,
+    tokenise,
+)
 
 SLOPE = 0.75
 """Slope of the pivoted length normalisation (docs/experiments.md)."""
@@ -122,7 +129,7 @@ def latent_space(
     cvs = own_cv[told] @ unit_rows(tf_idf(counts, space.idf))
     # a person with a CV and several vacancies tells both what jobs and what CVs belong together
     extra = unit_rows(jobs[np.flatnonzero(several[told] & (cv_of[told] >= 0))])
-    documents = sp.vstack([unit_rows((jobs + cvs).tocsr()), extra]).tocsr()
+    documents = sp.vstack([unit_rows((jobs + cvs).tocsr()), extra]).tocsr().astype(np.float32)
     dimensions = min(dimensions, min(documents.shape) - 1)
     if dimensions < 1:
         return np.zeros((counts.shape[1], 1), np.float32)
@@ -131,25 +138,29 @@ def latent_space(
     return np.ascontiguousarray(components.T * scale, np.float32)
 
 
-def fit_space(
-    corpus: Corpus, pairs: Pairs, vacancies: NDArray, candidates: NDArray, p: FeaturizeParameters
-) -> tuple[list[str], Space]:
-    """Vocabulary, idf and latent space from the given vacancies, candidates and pairs.
-
-    A document is a vacancy's title and body, or a CV.
-    """
+def documents_of(corpus: Corpus, vacancies: NDArray, candidates: NDArray) -> sp.csr_matrix:
+    """(documents × texts) 0/1: a document is a vacancy's title and body, or a CV."""
     texts = len(corpus.tokens)
     title_of = _one_hot(corpus.title[vacancies], texts)
-    documents = sp.vstack(
+    return sp.vstack(
         [((title_of + corpus.bodies[vacancies]) > 0).astype(np.float32),
          _one_hot(corpus.cv[candidates], texts)]
     ).tocsr()
+
+
+def fit_space(
+    corpus: Corpus, counted: TermCounts, pairs: Pairs, vacancies: NDArray, candidates: NDArray,
+    p: FeaturizeParameters,
+) -> tuple[list[str], Space]:
+    """Vocabulary, idf and latent space from the given vacancies, candidates and pairs."""
+    documents = documents_of(corpus, vacancies, candidates)
     vocabulary = fit_vocabulary(
-        corpus.tokens, documents, ngrams=p.vocabulary_ngram_range, min_df=p.min_df,
+        counted, documents, ngrams=p.vocabulary_ngram_range, min_df=p.min_df,
         max_df=p.max_df, max_features=p.vocabulary_max_features,
     )
     _require_terms(vocabulary.terms)
-    distinct = count_matrix(corpus.tokens, vocabulary)
+    distinct = columns_of(counted, vocabulary)
+    corpus.remember_counts(vocabulary.terms, distinct)
     idf = document_frequency_idf((documents @ distinct).tocsr())
     cvs = distinct[corpus.cv]
     pivot = float(lengths(tf_idf(cvs[candidates], idf)).mean())
@@ -162,7 +173,7 @@ def fit_space(
 
 
 def described_vectorisers(
-    corpus: Corpus, pairs: Pairs, p: FeaturizeParameters
+    corpus: Corpus, counted: TermCounts, pairs: Pairs, p: FeaturizeParameters
 ) -> dict[str, tuple[list[str], list[float]]]:
     """Terms and idf of the described model's three vectorisers, fitted on the texts of the
     training pairs."""
@@ -176,10 +187,11 @@ def described_vectorisers(
     }
     fitted = {}
     for name, (texts, size, ngrams) in fields.items():
-        documents = _one_hot(np.unique(texts), len(corpus.tokens))
-        vocabulary = fit_vocabulary(corpus.tokens, documents, ngrams=ngrams, min_df=p.min_df,
-                                    max_df=p.max_df, max_features=size)
-        counts = (documents @ count_matrix(corpus.tokens, vocabulary)).tocsr()
+        used = np.unique(texts)
+        vocabulary = fit_vocabulary(
+            counted, _one_hot(used, len(corpus.tokens)), ngrams=ngrams, min_df=p.min_df,
+            max_df=p.max_df, max_features=size)
+        counts = columns_of(counted, vocabulary)[used]
         fitted[name] = (vocabulary.terms, document_frequency_idf(counts).tolist())
     return fitted
 
@@ -218,11 +230,15 @@ def featurize(p: FeaturizeParameters) -> None:
     only_held_out = np.setdiff1d(pairs.candidate, training.candidate)
     seen = filled.copy()
     seen[only_held_out[only_held_out >= 0]] = False
+    every = np.arange(len(dates)), np.flatnonzero(filled)
+    counted = count_all(corpus.tokens, documents_of(corpus, *every), p.min_df)
+    earlier = np.flatnonzero(~held_out), np.flatnonzero(seen)
     parts = {
-        "holdout": fit_space(corpus, training, np.flatnonzero(~held_out), np.flatnonzero(seen), p),
-        "final": fit_space(corpus, pairs, np.arange(len(dates)), np.flatnonzero(filled), p),
+        "holdout": fit_space(corpus, counted, training, *earlier, p),
+        "final": fit_space(corpus, counted, pairs, *every, p),
     }
-    described = described_vectorisers(corpus, training.where(training.joined), p)
+    described = described_vectorisers(corpus, counted, training.where(training.joined), p)
+    del counted
     progress.stage("logging the features")
     last_day = np.max(dates[~np.isnat(dates)])
     features = Features(

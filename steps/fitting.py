@@ -29,6 +29,8 @@ CALIBRATION_HALF_LIFE = 180.0
 GATE_QUANTILE, GATE_DEPTH = 0.1, 2.0
 """The gate is open from this quantile of the match logits of people who were put forward, and
 takes `GATE_DEPTH` from the probability's logit where a CV shares nothing with the vacancy."""
+DUAL_TOLERANCE = 1e-2
+"""Logits then differ by less than 0.001 from those at 1e-4, for a third of the time."""
 IMPLAUSIBLE_AUC = 0.97
 """A single column that tells the outcome this well must have seen it."""
 
@@ -144,8 +146,8 @@ def fit_match(
     v, c, y = v[kept], c[kept], put_forward[kept].astype(np.int64)
     x = match_features(data.vacancies, data.candidates, v, c)
     scale = np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
-    grid, _ = search(sp.csr_matrix(x / scale), y, data.posting[v], np.ones(len(y)), p, c_values)
-    model = regression(grid.best_c, p).fit(x / scale, y)
+    grid, _ = search(x / scale, y, data.posting[v], np.ones(len(y)), p, c_values, few_columns)
+    model = few_columns(grid.best_c, p).fit(x / scale, y)
     title, body, latent = model.coef_[0] / scale
     nothing = np.zeros(0)
     return Weights(float(model.intercept_[0]), title, body, latent,
@@ -198,7 +200,7 @@ def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
     c_values = p.grid_search_c_values if fixed is None else (fixed.hire_grid.best_c,)
     grid, out_of_fold = search(x, y, posting, weight, p, c_values)
     report(0.9)
-    model = regression(grid.best_c, p).fit(x, y, sample_weight=weight)
+    model = many_columns(grid.best_c, p).fit(x, y, sample_weight=weight)
     platt = LogisticRegression(C=1e9).fit(
         out_of_fold[:, None], y, sample_weight=0.5 ** (age / CALIBRATION_HALF_LIFE))
     terms = data.candidates.unit.shape[1]
@@ -223,9 +225,23 @@ def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
                {"hired": y[joined], "probability": probability})
 
 
+def many_columns(c: float, p: TrainParameters) -> LogisticRegression:
+    """The classifier for sparse text features, more columns than rows: its dual needs an eighth of
+    the primal's time (docs/performance.md)."""
+    return LogisticRegression(C=c, solver="liblinear", dual=True, tol=DUAL_TOLERANCE,
+                              random_state=p.random_state, max_iter=p.logistic_regression_max_iter)
+
+
+def few_columns(c: float, p: TrainParameters) -> LogisticRegression:
+    """The classifier for a few dense features."""
+    return LogisticRegression(
+        C=c, solver="newton-cholesky", max_iter=p.logistic_regression_max_iter)
+
+
 def search(
-    x: sp.csr_matrix, y: NDArray, groups: NDArray, weight: NDArray, p: TrainParameters,
+    x: sp.csr_matrix | NDArray, y: NDArray, groups: NDArray, weight: NDArray, p: TrainParameters,
     c_values: tuple[float, ...],
+    regression: Callable[[float, TrainParameters], LogisticRegression] = many_columns,
 ) -> tuple[Grid, NDArray[np.float64]]:
     """Grid search over C with folds grouped by vacancy (by its text: reposts stay together).
 
@@ -287,12 +303,6 @@ def require_no_leak(
                 f"train: {name} alone predicts who is hired with an AUC of {grid.mean():.3f}, "
                 "which no text written before the decision does; "
                 "look for the outcome in that column and take it out")
-
-
-def regression(c: float, p: TrainParameters) -> LogisticRegression:
-    """The one kind of classifier in the project, at a given C."""
-    return LogisticRegression(C=c, solver="liblinear", random_state=p.random_state,
-                              max_iter=p.logistic_regression_max_iter)
 
 
 def _require_groups(vacancies: NDArray, folds: int) -> None:

@@ -128,7 +128,7 @@ def rank(p: RankParameters) -> None:
         raise StepError("rank: nothing to rank: no open vacancy, or no candidate of these has a CV")
     texts, used = corpus_of(jobs, people)
     corpus = Corpus(tokenise(texts, progress.within), **used)
-    vacancies, candidates = corpus.counts(model.terms).vectors(model.space)
+    vacancies, candidates = corpus.vectors(model.terms, model.space)
     progress.stage("ranking")
     vacancy_part = model.scorer.vacancy_part(vacancies)
     candidate_part = model.scorer.candidate_part(candidates)

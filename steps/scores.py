@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
-from sklearn.metrics import average_precision_score, brier_score_loss, roc_auc_score
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -70,6 +69,30 @@ def best_f1_threshold(hired: Ints, probability: Floats) -> float:
     return float(probability[order][best])
 
 
+def auc_and_precision(
+    hired: Ints, scores: Floats, weights: Floats
+) -> tuple[Floats, Floats]:
+    """ROC AUC and average precision under each row of weights (resamples × rows); NaN where the
+    weights leave one class only.
+
+    Equal to scikit-learn's roc_auc_score and average_precision_score with `sample_weight`, sorting
+    once for all resamples.
+    """
+    order = np.argsort(-scores, kind="stable")
+    last_of_ties = np.flatnonzero(np.append(np.diff(scores[order]) != 0, True))
+    drawn, up = weights[:, order], hired[order] == 1
+    true = np.cumsum(drawn * up, axis=1)[:, last_of_ties]
+    false = np.cumsum(drawn * ~up, axis=1)[:, last_of_ties]
+    with np.errstate(invalid="ignore", divide="ignore"):
+        recall, fall_out = true / true[:, -1:], false / false[:, -1:]
+        precision = true / (true + false)
+        auc = np.trapezoid(np.insert(recall, 0, 0, axis=1), np.insert(fall_out, 0, 0, axis=1))
+        gained = np.diff(recall, axis=1, prepend=0)
+        average = np.sum(gained * np.where(gained > 0, precision, 0), axis=1)
+    one_class = (true[:, -1] == 0) | (false[:, -1] == 0)
+    return np.where(one_class, np.nan, auc), np.where(one_class, np.nan, average)
+
+
 def hire_estimates(
     hired: Ints, probability: Floats, vacancy: Ints, threshold: float, seed: int
 ) -> dict[str, Estimate]:
@@ -77,34 +100,35 @@ def hire_estimates(
 
     hired, probability, vacancy: one value a pair; vacancy numbers the vacancies from 0.
     """
-    both = 0 < hired.sum() < len(hired)
-    figures: dict[str, Callable[[Ints, Floats, Floats], float]] = {
-        "hire_brier": lambda y, p, w: float(brier_score_loss(y, p, sample_weight=w)),
-        "hire_ece": lambda y, p, w: expected_calibration_error(y, p, w),
-        "hire_f1": f1_at(threshold),
+    draws = _draws(int(vacancy.max()) + 1, seed)
+    weights = np.vstack([np.ones(len(hired)), draws[:, vacancy]])  # the first row is the figure
+    auc, precision = auc_and_precision(hired, probability, weights)
+    f1 = f1_at(threshold)
+    figures = {
+        "hire_brier": weights @ (probability - hired) ** 2 / weights.sum(axis=1),
+        "hire_ece": _each(expected_calibration_error, hired, probability, weights),
+        "hire_f1": _each(f1, hired, probability, weights),
     }
-    if both:
-        figures = {
-            "hire_auc": lambda y, p, w: float(roc_auc_score(y, p, sample_weight=w)),
-            "hire_average_precision": lambda y, p, w: float(
-                average_precision_score(y, p, sample_weight=w)
-            ),
-            **figures,
-        }
-    vacancies = int(vacancy.max()) + 1
-    draws = _draws(vacancies, seed)
-    estimates = {}
-    for name, figure in figures.items():
-        value = figure(hired, probability, np.ones(len(hired)))
-        samples = []
-        for multiplicity in draws:
-            weight = multiplicity[vacancy]
-            kept = weight > 0
-            y, p, w = hired[kept], probability[kept], weight[kept]
-            if 0 < y.sum() < len(y):
-                samples.append(figure(y, p, w))
-        estimates[name] = _estimate(value, samples)
+    if 0 < hired.sum() < len(hired):
+        figures = {"hire_auc": auc, "hire_average_precision": precision, **figures}
+    both = ~np.isnan(auc[1:])
+    estimates = {
+        name: _estimate(float(values[0]), values[1:][both].tolist())
+        for name, values in figures.items()
+    }
     return estimates | _within_vacancy(hired, probability, vacancy, draws)
+
+
+def _each(
+    figure: Callable[[Ints, Floats, Floats], float], hired: Ints, probability: Floats,
+    weights: Floats,
+) -> Floats:
+    """A figure under each row of weights, over the rows that they draw."""
+    values = []
+    for weight in weights:
+        kept = weight > 0
+        values.append(figure(hired[kept], probability[kept], weight[kept]))
+    return np.array(values)
 
 
 def _within_vacancy(

@@ -1,12 +1,14 @@
 """Terms of many texts at once.
 
 The same words as `jobmatch_pyfunc.text` finds one text at a time, but in columns: polars' regex
-splits the texts, each distinct word is made a term once, and counting is a grouped sum. The
+splits the texts, each distinct word is made a term once, and counts are sparse matrices. The
 vectoriser is scikit-learn's in all but the tokenising: `TfidfVectorizer` with an analyzer of terms
 gives the same vocabulary, idf and weights (a test compares them).
 """
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
 import numpy as np
@@ -17,7 +19,9 @@ from numpy.typing import NDArray
 from jobmatch_pyfunc.text import WORD, term_of
 
 CHUNK_CHARACTERS = 8_000_000
-"""Texts are handled in chunks of about this size, which bounds the memory."""
+"""Texts are tokenised in chunks of about this size, which bounds the memory."""
+CHUNK_WORDS = 16_000_000
+"""Words are counted in chunks of about this size, for the same reason."""
 
 
 @dataclass(frozen=True)
@@ -38,18 +42,26 @@ def tokenise(texts: Sequence[str], report: Callable[[float], None] = lambda _: N
     """Split every text into words. `report` is told the share done (0..1)."""
     words: dict[str, int] = {}
     counts, ids = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
-    for begin, end in _chunks(texts):
-        lowered = pl.Series(texts[begin:end], dtype=pl.String).str.to_lowercase()
-        found = lowered.str.extract_all(WORD)
-        counts.append(found.list.len().to_numpy().astype(np.int64))
-        flat = found.explode(empty_as_null=False).to_arrow().dictionary_encode()
-        local = flat.dictionary.to_pylist()
-        numbers = np.fromiter(
-            (words.setdefault(word, len(words)) for word in local), np.int64, len(local)
-        )
-        ids.append(numbers[np.asarray(flat.indices)].astype(np.int32))
-        report(end / len(texts))
+    chunks = list(_chunks(texts))
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # polars lets go of the interpreter's lock
+        found = threads.map(lambda chunk: _words(texts[slice(*chunk)]), chunks)
+        for (_, end), (per_text, dictionary, indices) in zip(chunks, found, strict=True):
+            counts.append(per_text)
+            numbers = np.fromiter(
+                (words.setdefault(word, len(words)) for word in dictionary), np.int32,
+                len(dictionary))
+            ids.append(numbers[indices])
+            report(end / len(texts))
     return _as_terms(words, np.concatenate(counts), np.concatenate(ids))
+
+
+def _words(texts: Sequence[str]) -> tuple[NDArray[np.int64], list[str], NDArray[np.int32]]:
+    """Words of each text: how many, the distinct ones, and each one's place among those."""
+    lowered = pl.Series(texts, dtype=pl.String).str.to_lowercase()
+    found = lowered.str.extract_all(WORD)
+    flat = found.explode(empty_as_null=False).to_arrow().dictionary_encode()
+    return (found.list.len().to_numpy().astype(np.int64), flat.dictionary.to_pylist(),
+            np.asarray(flat.indices))
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
@@ -92,13 +104,52 @@ class Vocabulary:
     """The terms that a vectoriser knows, in the order of its columns."""
 
     terms: list[str]
-    written: list[str]
     keys: NDArray[np.int64]
-    """A word's number, or (first + 1) · 2³¹ + second for two in a row; one a column."""
+    """A word's number, or (first + 1) · 2³¹ + second for two in a row; one a column. Negative
+    where no text holds the term."""
+
+
+@dataclass(frozen=True)
+class TermCounts:
+    """How often each word, and each two words in a row, occurs in each text."""
+
+    terms: list[str]
+    """Of the words."""
+    keys: NDArray[np.int64]
+    """Of the columns, ascending, as in `Vocabulary`."""
+    matrix: sp.csr_matrix
+    """(texts × keys), float32."""
+
+
+def count_all(tokens: Tokens, documents: sp.csr_matrix, min_df: int) -> TermCounts:
+    """Counts of everything that a vocabulary of these documents, or of some of them, can hold.
+
+    documents: (documents × texts) 0/1; a document is the texts it names, one after the other.
+    Counted once, so that choosing a vocabulary is a sum over rows and counting it a choice of
+    columns.
+    """
+    words = _csr(tokens.ids, np.diff(tokens.offsets), len(tokens.terms))
+    used_in = np.bincount(documents.indices, minlength=len(tokens)).astype(np.float64)
+    # what is in min_df documents occurs at least so often
+    known = words.T @ used_in >= min_df
+    totals = []
+    for begin, end in _token_chunks(tokens):
+        text, key = _pairs(tokens, begin, end, known)
+        occurrences = pl.DataFrame({"key": key, "weight": used_in[text]})
+        totals.append(occurrences.group_by("key").agg(pl.col("weight").sum()))
+    if totals:
+        total = pl.concat(totals).group_by("key").agg(pl.col("weight").sum())
+        keys = total.filter(pl.col("weight") >= min_df)["key"].sort().to_numpy()
+    else:
+        keys = np.zeros(0, np.int64)
+    pairs = _count_pairs(tokens, known, keys, np.arange(len(keys)), len(keys))
+    return TermCounts(
+        tokens.terms, np.concatenate([np.arange(len(tokens.terms)), keys]),
+        sp.hstack([words, pairs], format="csr"))
 
 
 def fit_vocabulary(
-    tokens: Tokens,
+    counted: TermCounts,
     documents: sp.csr_matrix,
     *,
     ngrams: tuple[int, int],
@@ -108,101 +159,76 @@ def fit_vocabulary(
 ) -> Vocabulary:
     """The most frequent terms of some documents, as scikit-learn's CountVectorizer chooses them.
 
-    documents: (documents × texts) 0/1; a document is the texts it names, one after the other.
-    min_df: number of documents a term must be in; max_df: share of documents it may be in.
+    documents: as for `count_all`, or some of them; min_df: number of documents a term must be in;
+    max_df: share of documents it may be in.
     """
-    totals = _totals(tokens, documents, (1, 1), np.arange(len(tokens.terms)))
-    allowed = _within(totals, documents.shape[0], min_df, max_df)
-    if ngrams[1] > 1:
-        # A pair is in no more documents, and no more often, than either of its words: with at
-        # least max_features words above a count, no pair of a rarer word can be chosen.
-        frequent = totals.filter(pl.col("documents") >= min_df).sort("count", descending=True)
-        least = frequent["count"][min(max_features, frequent.height) - 1] if frequent.height else 0
-        kept = frequent.filter(pl.col("count") >= least)["key"].to_numpy()
-        pairs = _totals(tokens, documents, (2, 2), np.sort(kept))
-        pairs = _within(pairs, documents.shape[0], min_df, max_df)
-        allowed = pl.concat([allowed, pairs]) if ngrams[0] == 1 else pairs
-    chosen = (
-        allowed.sort(["count", "key"], descending=[True, False])
-        .head(max_features)["key"].sort().to_numpy()
-    )
-    return Vocabulary(
-        [_name(key, tokens.terms) for key in chosen],
-        [_name(key, tokens.written) for key in chosen],
-        chosen,
-    )
+    rows = (documents @ counted.matrix).tocsr()
+    in_documents = np.bincount(rows.indices, minlength=len(counted.keys))
+    total = np.bincount(rows.indices, weights=rows.data, minlength=len(counted.keys))
+    is_pair = counted.keys >= _PAIR
+    wanted = np.where(is_pair, ngrams[1] == 2, ngrams[0] == 1)
+    allowed = np.flatnonzero(
+        wanted & (in_documents >= min_df) & (in_documents <= max_df * documents.shape[0])
+        & (in_documents > 0))
+    chosen = np.sort(allowed[np.argsort(-total[allowed], kind="stable")[:max_features]])
+    keys = counted.keys[chosen]
+    return Vocabulary([_name(int(key), counted.terms) for key in keys], keys)
+
+
+def columns_of(counted: TermCounts, vocabulary: Vocabulary) -> sp.csr_matrix:
+    """Counts of a vocabulary that was fitted on them: (texts × terms), float32."""
+    return counted.matrix[:, np.searchsorted(counted.keys, vocabulary.keys)]
 
 
 _PAIR = 1 << 31
 
 
 def _name(key: int, names: list[str]) -> str:
-    first, second = divmod(int(key), _PAIR)
+    first, second = divmod(key, _PAIR)
     return f"{names[first - 1]} {names[second]}" if first else names[second]
 
 
-def _occurrences(
-    tokens: Tokens, begin: int, end: int, ngrams: tuple[int, int], known: NDArray[np.bool_]
-) -> pl.DataFrame:
-    """Every occurrence of a known word, or of two in a row, in texts begin..end: (text, key).
-
-    The key of a word is its number, that of a pair is (first + 1) · 2³¹ + second.
-    """
-    ids = tokens.ids[tokens.offsets[begin]:tokens.offsets[end]].astype(np.int64)
-    text = np.repeat(
-        np.arange(begin, end, dtype=np.int32), np.diff(tokens.offsets[begin:end + 1])
-    )
-    texts, keys = [], []
-    if ngrams[0] == 1:
-        kept = known[ids]
-        texts.append(text[kept])
-        keys.append(ids[kept])
-    if ngrams[1] == 2 and len(ids) > 1:
-        kept = (text[1:] == text[:-1]) & known[ids[1:]] & known[ids[:-1]]
-        texts.append(text[1:][kept])
-        keys.append((ids[:-1][kept] + 1) * _PAIR + ids[1:][kept])
-    if not texts:
-        texts, keys = [text[:0]], [ids[:0]]
-    return pl.DataFrame({"text": np.concatenate(texts), "key": np.concatenate(keys)})
+def _pairs(
+    tokens: Tokens, begin: int, end: int, known: NDArray[np.bool_]
+) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Text and key of every two known words in a row, in texts begin..end."""
+    ids = tokens.ids[tokens.offsets[begin]:tokens.offsets[end]]
+    text = np.repeat(np.arange(begin, end), np.diff(tokens.offsets[begin:end + 1]))
+    kept = (text[1:] == text[:-1]) & known[ids[1:]] & known[ids[:-1]]
+    return text[1:][kept], (ids[:-1][kept].astype(np.int64) + 1) * _PAIR + ids[1:][kept]
 
 
 def _token_chunks(tokens: Tokens) -> Iterator[tuple[int, int]]:
-    step = max(1, int(4_000_000 * len(tokens) / max(len(tokens.ids), 1)))
+    step = max(1, int(CHUNK_WORDS * len(tokens) / max(len(tokens.ids), 1)))
     for begin in range(0, len(tokens), step):
         yield begin, min(begin + step, len(tokens))
 
 
-def _totals(
-    tokens: Tokens, documents: sp.csr_matrix, ngrams: tuple[int, int], words: NDArray
-) -> pl.DataFrame:
-    """key, count over all documents, number of documents; for the given words only."""
-    known = np.zeros(len(tokens.terms), bool)
-    known[words] = True
-    by_text = documents.tocsc()
-    membership = pl.DataFrame(
-        {
-            "text": np.repeat(np.arange(len(tokens), dtype=np.int32), np.diff(by_text.indptr)),
-            "document": by_text.indices.astype(np.int64),
-        }
-    )
-    parts = []
+def _count_pairs(
+    tokens: Tokens, known: NDArray[np.bool_], keys: NDArray, columns: NDArray, width: int
+) -> sp.csr_matrix:
+    """Counts of the pairs with these keys, each in its column: (texts × width), float32."""
+    wanted = pl.DataFrame({"key": keys, "column": columns.astype(np.int32)})
+    found, per_text = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
     for begin, end in _token_chunks(tokens):
-        rows = _occurrences(tokens, begin, end, ngrams, known)
-        counted = rows.group_by("text", "key").len("count")
-        parts.append(
-            counted.join(membership, on="text")
-            .group_by("document", "key").agg(pl.col("count").sum())
+        text, key = _pairs(tokens, begin, end, known)
+        column = (
+            pl.DataFrame({"key": key}).join(wanted, on="key", how="left", maintain_order="left")
+            ["column"].fill_null(-1).to_numpy()
         )
-    if not parts:
-        return pl.DataFrame(schema={"key": pl.Int64, "count": pl.UInt32, "documents": pl.UInt32})
-    return (  # a document's texts may lie in two chunks, hence the sum over documents first
-        pl.concat(parts).group_by("document", "key").agg(pl.col("count").sum())
-        .group_by("key").agg(pl.col("count").sum(), documents=pl.len())
-    )
+        kept = column >= 0
+        found.append(column[kept])
+        per_text.append(np.bincount(text[kept] - begin, minlength=end - begin))
+    return _csr(np.concatenate(found), np.concatenate(per_text), width)
 
 
-def _within(totals: pl.DataFrame, documents: int, min_df: int, max_df: float) -> pl.DataFrame:
-    return totals.filter(pl.col("documents").is_between(min_df, max_df * documents))
+def _csr(columns: NDArray, per_row: NDArray, width: int) -> sp.csr_matrix:
+    """Counts of columns that are listed row by row: (rows × width), float32."""
+    indptr = np.concatenate([[0], np.cumsum(per_row)])
+    ones = np.ones(len(columns), np.float32)
+    counts = sp.csr_matrix((ones, columns.copy(), indptr), shape=(len(per_row), width))
+    counts.sum_duplicates()
+    return counts
 
 
 def vocabulary_of(tokens: Tokens, terms: list[str]) -> Vocabulary:
@@ -211,44 +237,28 @@ def vocabulary_of(tokens: Tokens, terms: list[str]) -> Vocabulary:
     A term that no text holds keeps its column; it never occurs.
     """
     number = {term: i for i, term in enumerate(tokens.terms)}
-    keys = np.empty(len(terms), np.int64)
+    keys = np.full(len(terms), -1, np.int64)
     for column, term in enumerate(terms):
         found = [number.get(word, -1) for word in term.split(" ")]
-        if -1 in found:
-            keys[column] = -1 - column
-        else:
+        if -1 not in found:
             keys[column] = found[0] if len(found) == 1 else (found[0] + 1) * _PAIR + found[1]
-    return Vocabulary(terms, [], keys)
+    return Vocabulary(terms, keys)
 
 
 def count_matrix(tokens: Tokens, vocabulary: Vocabulary) -> sp.csr_matrix:
     """How often each term of the vocabulary occurs in each text: (texts × terms), float32."""
+    keys, width = vocabulary.keys, len(vocabulary.keys)
+    single, double = np.flatnonzero((keys >= 0) & (keys < _PAIR)), np.flatnonzero(keys >= _PAIR)
+    column_of_word = np.full(len(tokens.terms), -1, np.int32)
+    column_of_word[keys[single]] = single
+    columns = column_of_word[tokens.ids]
+    kept = columns >= 0
+    before = np.concatenate([[0], np.cumsum(kept)])
+    words = _csr(columns[kept], np.diff(before[tokens.offsets]), width)
     known = np.zeros(len(tokens.terms), bool)
-    firsts, seconds = np.divmod(vocabulary.keys[vocabulary.keys >= 0], _PAIR)
-    ngrams = (1, 2 if firsts.any() else 1)
-    known[seconds] = True
-    known[firsts[firsts > 0] - 1] = True
-    columns = pl.DataFrame(
-        {"key": vocabulary.keys, "column": np.arange(len(vocabulary.keys), dtype=np.int32)}
-    )
-    blocks = []
-    for begin, end in _token_chunks(tokens):
-        rows = _occurrences(tokens, begin, end, ngrams, known)
-        counted = rows.join(columns, on="key").group_by("text", "column").len("count")
-        blocks.append(
-            sp.csr_matrix(
-                (
-                    counted["count"].to_numpy().astype(np.float32),
-                    (counted["text"].to_numpy() - begin, counted["column"].to_numpy()),
-                ),
-                shape=(end - begin, len(vocabulary.terms)),
-            )
-        )
-    if not blocks:
-        return sp.csr_matrix((0, len(vocabulary.terms)), dtype=np.float32)
-    counts = sp.vstack(blocks, format="csr")
-    counts.sort_indices()
-    return counts
+    firsts, seconds = np.divmod(keys[double], _PAIR)
+    known[firsts - 1] = known[seconds] = True
+    return (words + _count_pairs(tokens, known, keys[double], double, width)).tocsr()
 
 
 def document_frequency_idf(counts: sp.csr_matrix) -> NDArray[np.float64]:

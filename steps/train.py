@@ -52,8 +52,7 @@ def fit_part(
     features: Features, part: str, p: TrainParameters, fixed: Fit | None, progress: Progress
 ) -> Fit:
     """Fit both scores on one part's vacancies."""
-    vacancies, candidates = features.corpus.counts(features.terms[part]).vectors(
-        features.spaces[part])
+    vacancies, candidates = features.vectors(part)
     pairs = features.training_pairs(part)
     data = Data(
         vacancies, candidates, features.spaces[part], pairs, features.corpus.postings,
@@ -110,7 +109,7 @@ def gate(
                   on.seed)
         theirs = judge_version(features.corpus, on, production)
         fitted = version.part(HOLDOUT)
-        vectors = features.corpus.counts(fitted.terms).vectors(fitted.space)
+        vectors = features.corpus.vectors(fitted.terms, fitted.space)
         own = judge(model_contender(own.name, fitted.scorer, *vectors, fitted.threshold, on), on)
     return verdict(own, theirs)
 
@@ -197,7 +196,7 @@ def train(p: TrainParameters) -> None:
 
 def _write(folder: Path, features: Features, fits: dict[str, Fit], described) -> None:  # type: ignore[no-untyped-def]
     part = SHIPPED
-    _, candidates = features.corpus.counts(features.terms[part]).vectors(features.spaces[part])
+    _, candidates = features.vectors(part)
     filled = np.flatnonzero(features.candidate_filled)
     candidates = take(candidates, filled)
     pool = make_pool([features.candidate_codes[i] for i in filled], candidates,

@@ -5,9 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
-from sklearn.metrics import f1_score, roc_auc_score
+from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from steps.scores import (
+    auc_and_precision,
     best_f1_threshold,
     difference,
     expected_calibration_error,
@@ -64,6 +65,24 @@ def test_intervals_hold_the_figure_and_resample_whole_vacancies() -> None:
     # the same rows in one vacancy: no interval can be had from one cluster
     alone = hire_estimates(hired, probability, np.zeros(400, int), 0.4, seed=3)["hire_auc"]
     assert alone.high - alone.low < 1e-9
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 3)), min_size=1,
+                max_size=40))
+def test_weighted_auc_and_precision_are_those_of_scikit_learn(
+    rows: list[tuple[bool, int, int]]
+) -> None:
+    hired, scores, weight = (np.array(column) for column in zip(*rows, strict=True))
+    auc, precision = auc_and_precision(
+        hired.astype(int), scores.astype(float), weight[None].astype(float))
+    kept = weight > 0
+    if len(np.unique(hired[kept])) < 2:
+        assert np.isnan(auc[0])
+        assert np.isnan(precision[0])
+        return
+    assert auc[0] == pytest.approx(roc_auc_score(hired, scores, sample_weight=weight))
+    assert precision[0] == pytest.approx(
+        average_precision_score(hired, scores, sample_weight=weight))
 
 
 def test_within_vacancy_auc_compares_only_inside_a_vacancy() -> None:

@@ -2,6 +2,7 @@
 
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 import pytest
@@ -14,6 +15,9 @@ from jobmatch_pyfunc.text import count_terms, words
 from steps import tokens as columnar
 from steps.tokens import (
     Tokens,
+    Vocabulary,
+    columns_of,
+    count_all,
     count_matrix,
     document_frequency_idf,
     fit_vocabulary,
@@ -36,6 +40,14 @@ def terms_of(tokens: Tokens, text: int) -> list[str]:
 
 def each_a_document(tokens: Tokens) -> sp.csr_matrix:
     return sp.eye(len(tokens), dtype=np.float32, format="csr")
+
+
+def vocabulary_from(tokens: Tokens, documents: sp.csr_matrix, **limits: Any) -> Vocabulary:
+    counted = count_all(tokens, documents, limits["min_df"])
+    vocabulary = fit_vocabulary(counted, documents, **limits)
+    chosen, counts = columns_of(counted, vocabulary), count_matrix(tokens, vocabulary)
+    np.testing.assert_array_equal(chosen.toarray(), counts.toarray())
+    return vocabulary
 
 
 def pairs_too(text: str) -> list[str]:
@@ -78,7 +90,7 @@ def test_vocabulary_idf_and_weights_are_those_of_scikit_learn(
     some: list[str], min_df: int, max_df: float
 ) -> None:
     tokens = tokenise(some)
-    vocabulary = fit_vocabulary(tokens, each_a_document(tokens), ngrams=(1, 2), min_df=min_df,
+    vocabulary = vocabulary_from(tokens, each_a_document(tokens), ngrams=(1, 2), min_df=min_df,
                                 max_df=max_df, max_features=UNLIMITED)  # fmt: skip
     try:
         theirs = TfidfVectorizer(analyzer=pairs_too, min_df=min_df, max_df=max_df).fit(some)
@@ -96,7 +108,7 @@ def test_vocabulary_idf_and_weights_are_those_of_scikit_learn(
 @pytest.mark.parametrize("ngrams", [(1, 1), (2, 2), (1, 2)])
 def test_ngram_range_chooses_words_and_pairs(ngrams: tuple[int, int]) -> None:
     tokens = tokenise(["java sql python", "sql python"])
-    vocabulary = fit_vocabulary(tokens, each_a_document(tokens), ngrams=ngrams, min_df=1,
+    vocabulary = vocabulary_from(tokens, each_a_document(tokens), ngrams=ngrams, min_df=1,
                                 max_df=1.0, max_features=UNLIMITED)  # fmt: skip
     theirs = TfidfVectorizer(ngram_range=ngrams, analyzer="word").fit(
         [" ".join(words(text)) for text in ["java sql python", "sql python"]])  # fmt: skip
@@ -106,7 +118,7 @@ def test_ngram_range_chooses_words_and_pairs(ngrams: tuple[int, int]) -> None:
 @given(st.lists(plausible, min_size=1, max_size=12), st.integers(1, 12))
 def test_max_features_keeps_the_most_frequent(some: list[str], size: int) -> None:
     tokens = tokenise(some)
-    vocabulary = fit_vocabulary(tokens, each_a_document(tokens), ngrams=(1, 2), min_df=1,
+    vocabulary = vocabulary_from(tokens, each_a_document(tokens), ngrams=(1, 2), min_df=1,
                                 max_df=1.0, max_features=size)  # fmt: skip
     total = Counter(term for text in some for term in count_terms(text).elements())
     assert len(vocabulary.terms) == min(size, len(total))
@@ -117,10 +129,10 @@ def test_max_features_keeps_the_most_frequent(some: list[str], size: int) -> Non
 def test_a_document_of_several_texts_counts_once_but_pairs_do_not_cross_texts() -> None:
     tokens = tokenise(["java sql", "sql java", "python"])
     documents = sp.csr_matrix(np.array([[1, 1, 0], [0, 0, 1]], np.float32))
-    vocabulary = fit_vocabulary(tokens, documents, ngrams=(1, 2), min_df=1, max_df=1.0,
+    vocabulary = vocabulary_from(tokens, documents, ngrams=(1, 2), min_df=1, max_df=1.0,
                                 max_features=UNLIMITED)  # fmt: skip
     assert sorted(vocabulary.terms) == ["jav", "jav sql", "python", "sql", "sql jav"]
-    once = fit_vocabulary(tokens, documents, ngrams=(1, 1), min_df=2, max_df=1.0,
+    once = vocabulary_from(tokens, documents, ngrams=(1, 1), min_df=2, max_df=1.0,
                           max_features=UNLIMITED)  # fmt: skip
     assert once.terms == []
 
@@ -128,7 +140,7 @@ def test_a_document_of_several_texts_counts_once_but_pairs_do_not_cross_texts() 
 @given(texts, texts)
 def test_another_corpus_vocabulary_counts_the_same(some: list[str], others: list[str]) -> None:
     other = tokenise(others)
-    terms = fit_vocabulary(other, each_a_document(other), ngrams=(1, 2), min_df=1, max_df=1.0,
+    terms = vocabulary_from(other, each_a_document(other), ngrams=(1, 2), min_df=1, max_df=1.0,
                            max_features=UNLIMITED).terms  # fmt: skip
     tokens = tokenise(some)
     assert_counts(count_matrix(tokens, vocabulary_of(tokens, terms)), terms, some)

@@ -93,7 +93,7 @@ def test_scores_equal_scikit_learns_to_1e_9(
 def test_columnar_training_vectors_equal_the_served_ones(trained: Trained, rows: pd.DataFrame
                                                           ) -> None:
     model, corpus = trained.model, trained.features.corpus
-    _, candidates = corpus.counts(model.terms).vectors(model.space)
+    _, candidates = corpus.vectors(model.terms, model.space)
     served = model.analyser.candidates(list(dict.fromkeys(rows["cv_pt"])))
     from_training = {tuple(np.round(row, 9)) for row in candidates.latent}
     assert all(tuple(np.round(row, 9)) in from_training for row in served.latent)
@@ -148,7 +148,7 @@ def test_shuffling_the_vacancies_changes_the_ranking_and_not_the_described_model
     shuffled = np.random.default_rng(0).permutation(np.unique(on.pairs.vacancy))
     other = dict(zip(np.unique(on.pairs.vacancy), shuffled, strict=True))
     fitted = trained.version.part("holdout")
-    vacancies, candidates = features.corpus.counts(fitted.terms).vectors(fitted.space)
+    vacancies, candidates = features.corpus.vectors(fitted.terms, fitted.space)
     pool = on.pool
     from jobmatch_pyfunc.scoring import take
     from steps.judging import Contender, judge
