@@ -320,7 +320,8 @@ class Comparison:
         ours = train(data_dir, self.work / "own")
         theirs = run_baseline(data_dir, self.work, 1, "--pool")
         self.figures |= {"own": ours, "own_baseline": theirs}
-        self.add("**your records**: parsing, vectorising, grid search", f"{theirs['seconds']:.1f} s",
+        self.add("**your records**: parsing, vectorising, grid search",
+                 f"{theirs['seconds']:.1f} s",
                  f"{ours['seconds']:.1f} s", ratio(theirs["seconds"], ours["seconds"]))
         for name, shown in (("hire_auc", "hire AUC"), ("pool_auc", "pool AUC")):
             self.add(shown, f"{theirs[name]:.3f}", f"{ours['jobmatch'][name][0]:.3f}")
