@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 import numpy as np
 import scipy.sparse as sp
 
+from jobmatch_pyfunc.counting import BatchCounter
 from jobmatch_pyfunc.scoring import (
     Candidates,
     Ints,
@@ -20,6 +21,9 @@ from jobmatch_pyfunc.scoring import (
 from jobmatch_pyfunc.text import body, words
 
 K = TypeVar("K", bound=Hashable)
+
+MANY_TEXTS = 16
+"""From this many texts on, counting them together pays for its preparations."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +43,7 @@ class Analyser:
         self.terms = terms
         self._column = {term: i for i, term in enumerate(terms)}
         self._space = space
+        self._batch = BatchCounter(terms)
 
     def analyse(self, vacancies: Sequence[tuple[str, str, str]], cvs: Sequence[str]) -> Analysed:
         """vacancies: (title, activities, requirements) of each row; cvs: the CV of each row."""
@@ -48,6 +53,10 @@ class Analyser:
                         self.candidates(some_cvs), candidate)
 
     def vacancies(self, vacancies: Sequence[tuple[str, str, str]]) -> Vacancies:
+        if len(vacancies) >= MANY_TEXTS:
+            return vacancy_vectors(
+                self._batch.count([(title,) for title, *_ in vacancies]),
+                self._batch.count([body(*texts) for _, *texts in vacancies]), self._space)
         counted: dict[str, Counter[int]] = {}
         titles, bodies = [], []
         for title, activities, requirements in vacancies:
@@ -61,6 +70,8 @@ class Analyser:
         return vacancy_vectors(self._matrix(titles), self._matrix(bodies), self._space)
 
     def candidates(self, cvs: Sequence[str]) -> Candidates:
+        if len(cvs) >= MANY_TEXTS:
+            return candidate_vectors(self._batch.count([(cv,) for cv in cvs]), self._space)
         return candidate_vectors(self._matrix([self._count(cv) for cv in cvs]), self._space)
 
     def _count(self, text: str) -> Counter[int]:

@@ -27,6 +27,11 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+MANY_PAIRS = 16
+"""From this many pairs of one vacancy on, a product for it alone pays."""
+BLOCK_PAIRS = 10_000
+"""Other pairs are multiplied in blocks of this size, which bounds the memory."""
+
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
 
@@ -224,13 +229,22 @@ class Scorer:
     ) -> tuple[Floats, Floats]:
         """Match and hire logits of the pairs (v[i], c[i]).
 
-        One matrix-vector product for each distinct vacancy, whatever the number of its pairs.
+        One matrix-vector product for each vacancy of many pairs, and one product row by row for
+        all others.
         """
         match = np.empty(len(v))
-        order = np.argsort(v, kind="stable")
+        alone = np.bincount(v, minlength=vacancies.title.shape[0])[v] >= MANY_PAIRS
+        if len(v) - alone.sum() < MANY_PAIRS:
+            alone[:] = True
+        rest = np.flatnonzero(~alone)
+        for begin in range(0, len(rest), BLOCK_PAIRS):
+            rows = rest[begin:begin + BLOCK_PAIRS]
+            match[rows] = self._match_row_by_row(vacancies, candidates, v[rows], c[rows])
+        many = np.flatnonzero(alone)
+        order = many[np.argsort(v[many], kind="stable")]
         bounds = np.flatnonzero(np.diff(v[order], prepend=-1))
         whole = candidates.pivoted.shape[0]
-        for rows in np.split(order, bounds[1:]) if len(v) else []:
+        for rows in np.split(order, bounds[1:]) if len(order) else []:
             mine = c[rows]
             if len(np.unique(mine)) * 2 < whole:  # only those asked for
                 asked, where = np.unique(mine, return_inverse=True)
@@ -242,6 +256,15 @@ class Scorer:
             self.vacancy_part(vacancies)[v], self.candidate_part(candidates)[c], match
         )
         return match, hire
+
+    def _match_row_by_row(
+        self, vacancies: Vacancies, candidates: Candidates, v: Ints, c: Ints
+    ) -> Floats:
+        w = self.weights
+        asked = w.match_title * vacancies.title[v] + w.match_body * vacancies.body[v]
+        crossed = asked.multiply(candidates.pivoted[c]).sum(axis=1)
+        near = np.einsum("ij,ij->i", vacancies.latent[v], candidates.latent[c])
+        return w.match_intercept + np.asarray(crossed).ravel() + w.match_latent * near
 
 
 def take(candidates: Candidates, rows: Ints) -> Candidates:

@@ -33,7 +33,7 @@ _FAR = 30  # words of a term further apart than this are shown with … between 
 _REMEMBERED = 500_000
 
 _token = re.compile(WORD)
-_stemmer = Stemmer.Stemmer("portuguese")
+_stemmer = Stemmer.Stemmer("portuguese", 0)  # its own cache of 10,000 words costs more than stems
 _stemmer_lock = threading.Lock()
 _terms: dict[str, str] = {}
 
@@ -56,7 +56,7 @@ def _make_term(word: str) -> str:
     folded = _fold(bare)
     if len(folded) == 1:
         return folded + word[len(bare):] if word != bare and folded.isalpha() else ""
-    if folded in STOP_WORDS or not any(sign.isalpha() for sign in folded):
+    if folded in STOP_WORDS or not (folded.isalpha() or any(map(str.isalpha, folded))):
         return ""
     with _stemmer_lock:
         stem = _stemmer.stemWord(unicodedata.normalize("NFC", bare))

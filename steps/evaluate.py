@@ -33,7 +33,7 @@ from steps.judging import (
 )
 from steps.parameters import select
 from steps.progress import Progress
-from steps.registry import MODEL, PRODUCTION, STAGING, find_version, version_at
+from steps.registry import PRODUCTION, STAGING, resolve, version_at
 from steps.report import log_judgement, print_table
 from steps.session import run_step
 from steps.tokens import tokenise
@@ -43,15 +43,6 @@ from steps.versions import Version, load_version
 class EvaluateParameters(IngestParameters):
     version: str = Field(pattern=rf"^([1-9]\d{{0,8}}|{STAGING}|{PRODUCTION})$")
     random_state: int = Field(ge=0, lt=2**32)
-
-
-def resolve(client: MlflowClient, wanted: str) -> str:
-    """The number of a version given by number or alias. Raises StepError where there is none."""
-    found = (version_at(client, wanted) if wanted in (STAGING, PRODUCTION)
-             else find_version(client, wanted))
-    if found is None:
-        raise StepError(f"{MODEL} has no version {wanted}; train one first: mlflow run . -e train")
-    return str(found.version)
 
 
 def unseen(

@@ -7,6 +7,8 @@ import time
 import mlflow
 from tqdm import tqdm
 
+EVERY_SECONDS = 10
+
 
 class Progress:
     """Reports the stages of one step.
@@ -19,6 +21,7 @@ class Progress:
         self._shares = stages
         self._total = sum(stages.values())
         self._started = time.perf_counter()
+        self._told = self._started
         self._begun: dict[str, float] = {}
         self._done = 0.0
         self._current: str | None = None
@@ -27,7 +30,7 @@ class Progress:
         self._bar = (
             tqdm(
                 total=100,
-                bar_format="{desc:<34}{percentage:3.0f}%|{bar}| {elapsed}<{remaining}",
+                bar_format="{desc:<34}{percentage:3.0f}%|{bar}| {elapsed}<{remaining} {postfix}",
                 ncols=columns,
                 nrows=lines,
             )
@@ -50,6 +53,22 @@ class Progress:
         if self._bar and self._current:
             percent = 100 * (self._done + fraction * self._shares[self._current]) / self._total
             self._bar.update(percent - self._bar.n)
+
+    def told(self, fraction: float, note: str) -> None:
+        """The same, with a note such as `5,000 of 20,000 rows`: shown at once on a terminal, and
+        every `EVERY_SECONDS` otherwise and on the run."""
+        self.within(fraction)
+        if self._current is None:
+            return
+        if self._bar:
+            self._bar.set_postfix_str(note)
+        if time.perf_counter() - self._told < EVERY_SECONDS:
+            return
+        self._told = time.perf_counter()
+        percent = 100 * (self._done + fraction * self._shares[self._current]) / self._total
+        if not self._bar:
+            self._say(f"{self._current} {note}", percent)
+        mlflow.set_tag("jobmatch.percent", f"{percent:.0f}")
 
     def finish(self) -> None:
         """All stages are over."""

@@ -28,12 +28,11 @@ from jobmatch_pyfunc.reasons import explain
 from jobmatch_pyfunc.scoring import Candidates, Vacancies, best_first, sigmoid
 from steps import ingest
 from steps.corpus import Corpus, Pairs, corpus_of, pairs_of
-from steps.evaluate import resolve
 from steps.failure import StepError
 from steps.ingest import IngestParameters
 from steps.parameters import select
 from steps.progress import Progress
-from steps.registry import PRODUCTION, STAGING
+from steps.registry import PRODUCTION, STAGING, resolve
 from steps.session import run_step
 from steps.tokens import tokenise
 from steps.versions import load_version

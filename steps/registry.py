@@ -13,6 +13,8 @@ from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
+from steps.failure import StepError
+
 MODEL = "jobmatch"
 STAGING, PRODUCTION = "staging", "production"
 
@@ -34,6 +36,15 @@ def _unless_missing(get: Callable[[str, str], ModelVersion], which: str) -> Mode
         if error.error_code in ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE"):
             return None
         raise
+
+
+def resolve(client: MlflowClient, wanted: str) -> str:
+    """The number of a version given by number or alias. Raises StepError where there is none."""
+    found = (version_at(client, wanted) if wanted in (STAGING, PRODUCTION)
+             else find_version(client, wanted))
+    if found is None:
+        raise StepError(f"{MODEL} has no version {wanted}; train one first: mlflow run . -e train")
+    return str(found.version)
 
 
 def set_production(

@@ -39,7 +39,7 @@ from steps.report import log_judgement, print_table
 from steps.session import past_stopping, run_step
 from steps.versions import Version, load_version, make_pool, write_fitted
 
-SHIPPED_REQUIREMENTS = ("mlflow", "numpy", "pandas", "scipy", "pystemmer")
+SHIPPED_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "scipy", "pystemmer")
 EXAMPLE = {
     TITLE: "Desenvolvedor Java Pleno",
     ACTIVITIES: "Desenvolver e manter APIs em Java e Spring Boot.",

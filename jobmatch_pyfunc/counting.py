@@ -1,0 +1,132 @@
+"""Terms of many texts at once, as `text.count_terms` finds them one text at a time.
+
+Texts are cut at spaces, each distinct piece, such as `(Projetos,`, is looked up once for the words
+that it holds (no word crosses a space), and the rest is arithmetic on the numbers of words.
+"""
+
+from collections.abc import Iterator, Sequence
+from itertools import chain
+
+import numpy as np
+import pandas as pd
+import pyarrow as pa
+import pyarrow.compute as pc
+import scipy.sparse as sp
+from numpy.typing import NDArray
+
+from jobmatch_pyfunc.text import words
+
+Ints = NDArray[np.int64]
+Document = tuple[str, ...]
+"""Texts whose terms count together; no term runs from one into the next."""
+
+BLOCK_CHARACTERS = 4_000_000
+"""Documents are counted in blocks of about this size, which bounds the memory."""
+_REMEMBERED, _LONGEST_REMEMBERED = 400_000, 40
+
+
+class BatchCounter:
+    """Counts the terms of a vocabulary: words, and two words in a row."""
+
+    def __init__(self, terms: Sequence[str]) -> None:
+        self._terms = len(terms)
+        known = dict.fromkeys(word for term in terms for word in term.split(" "))
+        self._number = {word: i for i, word in enumerate(known)}
+        self._other = len(known)  # the number of every word that no term holds
+        self._words = len(known) + 1
+        self._column = np.full(self._words, -1, np.int64)
+        self._begins, self._ends = (np.zeros(self._words, bool) for _ in range(2))
+        pairs: dict[int, int] = {}
+        for column, term in enumerate(terms):
+            first, *second = (self._number[word] for word in term.split(" "))
+            if second:
+                self._begins[first] = self._ends[second] = True
+                pairs[first * self._words + second[0]] = column
+            else:
+                self._column[first] = column
+        self._pairs = pd.Index(list(pairs), dtype=np.int64)
+        self._pair_column = np.fromiter(pairs.values(), np.int64, len(pairs))
+        self._pieces: dict[str, tuple[int, ...]] = {}
+
+    def count(self, documents: Sequence[Document]) -> sp.csr_matrix:
+        """How often each term occurs in each document: (documents × terms), float32, columns in
+        ascending order."""
+        blocks = [self._block(block) for block in _blocks(documents)]
+        data, columns, sizes = (np.concatenate(part) for part in zip(*blocks, strict=True))
+        # indices and indptr of one type, or scipy converts them with every operation
+        kind = sp.get_index_dtype(maxval=max(len(data), self._terms))
+        indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(kind)
+        counts = sp.csr_matrix((data, columns.astype(kind, copy=False), indptr),
+                               shape=(len(documents), self._terms))
+        counts.has_canonical_format = True
+        return counts
+
+    def _block(self, documents: Sequence[Document]) -> tuple[NDArray, NDArray, Ints]:
+        """Counts and columns of each document's terms, and how many terms each document has."""
+        texts = [text for document in documents for text in document]
+        document_of = np.repeat(np.arange(len(documents)), [len(d) for d in documents])
+        word, sizes = self._words_of(texts)
+        text = np.repeat(np.arange(len(texts)), sizes)
+        column = self._column[word]
+        single = column >= 0
+        pair = np.flatnonzero(
+            self._begins[word[:-1]] & self._ends[word[1:]] & (text[1:] == text[:-1]))
+        at = self._pairs.get_indexer(word[pair] * self._words + word[pair + 1])
+        pair, at = pair[at >= 0], at[at >= 0]
+        terms = max(1, self._terms)
+        keys = np.concatenate([document_of[text[single]] * terms + column[single],
+                               document_of[text[pair]] * terms + self._pair_column[at]])
+        keys.sort()
+        first = np.flatnonzero(np.diff(keys, prepend=-1))
+        document, columns = np.divmod(keys[first], terms)
+        counts = np.diff(first, append=len(keys)).astype(np.float32)
+        return counts, columns.astype(np.int32), np.bincount(document, minlength=len(documents))
+
+    def _words_of(self, texts: Sequence[str]) -> tuple[Ints, Ints]:
+        """Numbers of the words of the texts, one text after the other, and how many each has."""
+        cut = pc.ascii_split_whitespace(_as_arrow(texts))
+        encoded = cut.flatten().dictionary_encode()
+        held = self._look_up(encoded.dictionary.to_pylist())
+        sizes = np.fromiter(map(len, held), np.int64, len(held))
+        numbers = np.fromiter(chain.from_iterable(held), np.int64, int(sizes.sum()))
+        piece = np.asarray(encoded.indices)
+        size = sizes[piece]
+        ends = np.concatenate([[0], np.cumsum(size)])
+        starts = (np.cumsum(sizes) - sizes)[piece] - ends[:-1]
+        found = numbers[np.repeat(starts, size) + np.arange(ends[-1])]
+        return found, np.diff(ends[np.asarray(cut.offsets)])
+
+    def _look_up(self, pieces: list[str]) -> list[tuple[int, ...]]:
+        """The numbers of the words that each piece holds."""
+        known = self._pieces
+        if len(known) > _REMEMBERED:  # hostile input must not grow the memory without end
+            known = self._pieces = {}
+        held = []
+        for piece in pieces:
+            words_ = known.get(piece)
+            if words_ is None:
+                words_ = tuple(self._number.get(word, self._other) for word in words(piece))
+                if len(piece) <= _LONGEST_REMEMBERED:
+                    known[piece] = words_
+            held.append(words_)
+        return held
+
+
+def _as_arrow(texts: Sequence[str]) -> pa.Array:
+    try:
+        return pa.array(texts, pa.large_string())
+    except UnicodeEncodeError:  # halves of surrogate pairs, which end a word as `?` does
+        whole = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
+        return pa.array(whole, pa.large_string())
+
+
+def _blocks(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
+    """At least one, which may be empty."""
+    begin, size = 0, 0
+    for end, document in enumerate(documents, 1):
+        size += sum(map(len, document))
+        if size >= BLOCK_CHARACTERS:
+            yield documents[begin:end]
+            begin, size = end, 0
+    if begin < len(documents) or not documents:
+        yield documents[begin:]

@@ -1,0 +1,160 @@
+"""Pairs scored in processes of this machine, a chunk at a time: memory does not grow with the
+input."""
+
+import os
+import signal
+import sys
+import threading
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from itertools import groupby
+from multiprocessing import get_context, parent_process
+from typing import Any
+
+import mlflow
+import polars as pl
+import pyarrow as pa
+
+from steps.failure import StepError
+from steps.pair_files import (
+    SCORES,
+    TEXTS,
+    TITLE,
+    PairFiles,
+    read_rows,
+    vacancy_digests,
+)
+from steps.parts import Parts
+
+_model: Any = None
+"""The version, in a process that scores."""
+
+
+def score_here(
+    pairs: PairFiles, out: Parts, missing: Sequence[int], model: str, *, top_k: int,
+    chunk_rows: int, part_rows: int, told: Callable[[int], None],
+) -> None:
+    """Write the missing parts; part i holds rows i · part_rows and following. `told` is given the
+    number of rows of each chunk that is done."""
+    folder = mlflow.artifacts.download_artifacts(model)
+    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
+                  else os.cpu_count() or 1, -(-pairs.rows // chunk_rows))
+    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
+        os.environ.setdefault(name, "1")  # the processes themselves take all cores
+    with ProcessPoolExecutor(
+        workers, get_context("spawn"), initializer=_begin, initargs=(folder,)) as pool:
+        chunks = _in_order(pool, _chunks(pairs, missing, chunk_rows, part_rows), top_k > 0, workers)
+        try:
+            for number, of_part in groupby(chunks, key=lambda chunk: chunk[0]):
+                _write_part(pairs, out, number, (table for _, table in of_part), top_k, told)
+        except BrokenProcessPool as error:
+            raise StepError(
+                "score: a scoring process died, perhaps for want of memory; try a smaller "
+                "chunk_rows. Finished parts are kept") from error
+        finally:
+            pool.shutdown(wait=True, cancel_futures=True)
+
+
+def _chunks(
+    pairs: PairFiles, missing: Sequence[int], chunk_rows: int, part_rows: int
+) -> Iterator[tuple[int, int, pa.RecordBatch]]:
+    """Part, number of the first row, and rows of every chunk; none lies in two parts."""
+    for _, run in groupby(enumerate(missing), key=lambda pair: pair[1] - pair[0]):
+        together = [number for _, number in run]  # parts in a row are read in one go
+        at = together[0] * part_rows
+        end = min((together[-1] + 1) * part_rows, pairs.rows)
+        for batch in read_rows(pairs, at, end, chunk_rows):
+            while len(batch):
+                part = at // part_rows
+                piece = batch.slice(0, (part + 1) * part_rows - at)
+                yield part, at, piece
+                at, batch = at + len(piece), batch.slice(len(piece))
+
+
+def _in_order(
+    pool: ProcessPoolExecutor, chunks: Iterator[tuple[int, int, pa.RecordBatch]],
+    ranked: bool, workers: int,
+) -> Iterator[tuple[int, pa.Table]]:
+    """Part and scored rows of every chunk; only a few chunks are under way at a time."""
+    under_way: deque[tuple[int, pa.RecordBatch, int, Future[bytes]]] = deque()
+
+    def first() -> tuple[int, pa.Table]:
+        part, carried, at, future = under_way.popleft()
+        scored = pa.ipc.open_stream(future.result()).read_all()
+        columns = dict(zip(carried.schema.names, carried.columns, strict=True))
+        if ranked:
+            columns["row"] = pa.array(range(at, at + len(carried)), pa.int64())
+        return part, pa.table(columns | dict(zip(scored.column_names, scored.columns, strict=True)))
+
+    for part, at, batch in chunks:
+        texts = [name for name in TEXTS if name in batch.schema.names]
+        sink = pa.BufferOutputStream()
+        with pa.ipc.new_stream(sink, batch.select(texts).schema) as stream:
+            stream.write_batch(batch.select(texts))
+        future = pool.submit(_score, sink.getvalue().to_pybytes(), ranked)
+        others = [name for name in batch.schema.names if name not in TEXTS]
+        under_way.append((part, batch.select(others), at, future))
+        if len(under_way) > workers + 1:
+            yield first()
+    while under_way:
+        yield first()
+
+
+def _write_part(
+    pairs: PairFiles, out: Parts, number: int, tables: Iterator[pa.Table], top_k: int,
+    told: Callable[[int], None],
+) -> None:
+    from steps.score import best
+
+    if not top_k:
+        schema = pa.schema([*pairs.carried, *SCORES])
+        with out.writer(number, schema) as writer:
+            for table in tables:
+                writer.write_table(table.select(schema.names).cast(schema))
+                told(len(table))
+        return
+    found = pl.DataFrame()
+    for table in tables:
+        rows = pl.DataFrame(table)
+        found = best(pl.concat([found, rows]) if len(found) else rows, top_k)
+        told(len(table))
+    with out.writer(number, found.to_arrow().schema, partial=True) as writer:
+        writer.write_table(found.to_arrow())
+
+
+# --- in the processes that score
+
+
+def _begin(folder: str) -> None:
+    global _model
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them too; the parent ends them
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    # the version's own code is to answer, not the project's, which may be another
+    for name in [name for name in sys.modules if name.partition(".")[0] == "jobmatch_pyfunc"]:
+        del sys.modules[name]
+    _model = mlflow.pyfunc.load_model(folder)
+
+
+def _end_with_parent() -> None:
+    parent = parent_process()
+    if parent:
+        parent.join()
+        os._exit(1)
+
+
+def _score(stream: bytes, ranked: bool) -> bytes:
+    """Scores of a chunk of texts; both are Arrow streams."""
+    table = pa.ipc.open_stream(stream).read_all()
+    table = table.cast(pa.schema([(name, pa.large_string()) for name in table.column_names]))
+    answer = _model.predict(table.to_pandas())
+    scores = pa.Table.from_pandas(answer[SCORES.names], preserve_index=False).cast(SCORES)
+    if ranked:
+        texts = [[text or "" for text in table[name].to_pylist()] if name in table.column_names
+                 else [""] * len(table) for name in (TITLE, *TEXTS[1:3])]
+        scores = scores.append_column("vacancy", pa.array(vacancy_digests(texts), pa.string()))
+    sink = pa.BufferOutputStream()
+    with pa.ipc.new_stream(sink, scores.schema) as out:
+        out.write_table(scores)
+    return bytes(sink.getvalue().to_pybytes())
