@@ -27,6 +27,7 @@ from tests.gateway.conftest import PAIR
 
 OURS = ("db", "mlflow", "model", "gateway")
 VACANCY = {k: v for k, v in PAIR.items() if k != "cv_pt"}
+ANAS = "correct horse battery staple"
 QUICK = {"grid_search_cv": 3, "grid_search_c_values": "0.1,1", "latent_dimensions": 20}
 
 
@@ -341,9 +342,10 @@ def test_another_version_takes_over_without_a_failed_request(
     stack: Compose, admin: dict[str, str], measured: Measured
 ) -> None:
     first = stack.registry("GET", "model-versions/get", name="jobmatch", version="1")
+    source = first["model_version"]["source"]
     second = stack.registry(
-        "POST", "model-versions/create", name="jobmatch",
-        source=first["model_version"]["source"], run_id=first["model_version"]["run_id"])
+        "POST", "model-versions/create", name="jobmatch", source=source,
+        run_id=first["model_version"]["run_id"], model_id=source.rpartition("/")[2])
     assert second["model_version"]["version"] == "2"
     with load(stack, admin) as seen:
         time.sleep(3)
@@ -361,10 +363,10 @@ def test_an_account_for_later(stack: Compose) -> None:
     done = subprocess.run(
         ["docker", "compose", "-p", stack.name, "exec", "-T", "gateway", "flask", "--app",
          "gateway", "users", "add", "ana", "--role", "recruiter", "--password", "-"],
-        cwd=stack.folder, input="a password for ana\n", capture_output=True, text=True,
+        cwd=stack.folder, input=f"{ANAS}\n", capture_output=True, text=True,
         timeout=60, check=False)
     assert done.returncode == 0, done.stderr
-    stack.log_in("ana", "a password for ana")
+    stack.log_in("ana", ANAS)
 
 
 @pytest.mark.parametrize("service", OURS)
@@ -440,7 +442,7 @@ def test_down_and_up_keeps_everything(stack: Compose, admin: dict[str, str],
     measured.seconds["down"] = time.monotonic() - began
     measured.seconds["up again, to all healthy"] = stack.up()
     wait_for(lambda: stack.ask("GET", "/ready").json().get("model_version") == 2)
-    again = stack.log_in("ana", "a password for ana")
+    again = stack.log_in("ana", ANAS)
     after = stack.ask("GET", "/models", headers=again).json()
     assert after["aliases"] == before["aliases"] == {"staging": 1, "production": 2}
     assert [v["version"] for v in after["versions"]] == [v["version"] for v in before["versions"]]
