@@ -145,12 +145,13 @@ def fit_match(
     kept = put_forward | ~known
     v, c, y = v[kept], c[kept], put_forward[kept].astype(np.int64)
     x = match_features(data.vacancies, data.candidates, v, c)
+    x = np.column_stack([x, np.ones(len(x))])
     scale = np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
     grid, _ = search(x / scale, y, data.posting[v], np.ones(len(y)), p, c_values, few_columns)
     model = few_columns(grid.best_c, p).fit(x / scale, y)
-    title, body, latent = model.coef_[0] / scale
+    title, body, latent, intercept = model.coef_[0] / scale
     nothing = np.zeros(0)
-    return Weights(float(model.intercept_[0]), title, body, latent,
+    return Weights(float(intercept), title, body, latent,
                    0.0, nothing, nothing, nothing, 1.0, 0.0, -np.inf, 0.0), grid
 
 
@@ -233,9 +234,10 @@ def many_columns(c: float, p: TrainParameters) -> LogisticRegression:
 
 
 def few_columns(c: float, p: TrainParameters) -> LogisticRegression:
-    """The classifier for a few dense features."""
-    return LogisticRegression(
-        C=c, solver="newton-cholesky", max_iter=p.logistic_regression_max_iter)
+    """The classifier for a few dense features, the last of them the intercept, which is
+    regularised with them as liblinear does."""
+    return LogisticRegression(C=c, solver="newton-cholesky", fit_intercept=False,
+                              max_iter=p.logistic_regression_max_iter)
 
 
 def search(
