@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from jobmatch_pyfunc.scoring import sigmoid, unit_rows
 from jobmatch_pyfunc.storage import read_json, write_json
 from steps.corpus import Corpus, Pairs
-from steps.fitting import TrainParameters, many_columns, search
+from steps.fitting import TrainParameters, many_columns, search, side_by_side
 
 FIELDS = ("activities", "requirements", "cv")
 
@@ -82,5 +82,4 @@ def _side_by_side(
     texts = {"activities": corpus.activities[pairs.vacancy],
              "requirements": corpus.requirements[pairs.vacancy],
              "cv": corpus.cv[pairs.candidate]}
-    return sp.hstack([vectorisers[name].transform(corpus, texts[name]) for name in FIELDS],
-                     format="csr")
+    return side_by_side([vectorisers[name].transform(corpus, texts[name]) for name in FIELDS])

@@ -1,6 +1,6 @@
 """Fits the two scores: logistic regressions over the vectors of `jobmatch_pyfunc.scoring`."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -175,8 +175,20 @@ def hire_features(data: Data, pairs: Pairs) -> sp.csr_matrix:
     n, width = data.candidates.unit.shape
     unit = sp.vstack([data.candidates.unit, sp.csr_matrix((1, width))]).tocsr()
     v, c = pairs.vacancy, np.where(pairs.candidate < 0, n, pairs.candidate)
-    return sp.hstack(
-        [TITLE_SCALE * data.vacancies.title[v], data.vacancies.body[v], unit[c]], format="csr")
+    return side_by_side(
+        [TITLE_SCALE * data.vacancies.title[v], data.vacancies.body[v], unit[c]])
+
+
+def side_by_side(blocks: Sequence[sp.csr_matrix]) -> sp.csr_matrix:
+    """The blocks' columns one after the other, as `scipy.sparse.hstack`, which would write every
+    entry's row out on the way."""
+    width = sum(block.shape[1] for block in blocks)
+    placed, begin = sp.csr_matrix((blocks[0].shape[0], width)), 0
+    for block in blocks:
+        shifted = (block.data, block.indices + begin, block.indptr)
+        placed = placed + sp.csr_matrix(shifted, shape=placed.shape)
+        begin += block.shape[1]
+    return placed
 
 
 def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
