@@ -27,6 +27,7 @@ from steps.pair_files import (
     vacancy_digests,
 )
 from steps.parts import Parts
+from steps.places import best
 
 _model: Any = None
 """The version, in a process that scores."""
@@ -88,26 +89,30 @@ def _in_order(
             columns["row"] = pa.array(range(at, at + len(carried)), pa.int64())
         return part, pa.table(columns | dict(zip(scored.column_names, scored.columns, strict=True)))
 
-    for part, at, batch in chunks:
-        texts = [name for name in TEXTS if name in batch.schema.names]
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, batch.select(texts).schema) as stream:
-            stream.write_batch(batch.select(texts))
-        future = pool.submit(_score, sink.getvalue().to_pybytes(), ranked)
-        others = [name for name in batch.schema.names if name not in TEXTS]
-        under_way.append((part, batch.select(others), at, future))
-        if len(under_way) > workers + 1:
-            yield first()
+    broken: StepError | None = None
+    try:
+        for part, at, batch in chunks:
+            texts = [name for name in TEXTS if name in batch.schema.names]
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, batch.select(texts).schema) as stream:
+                stream.write_batch(batch.select(texts))
+            future = pool.submit(_score, sink.getvalue().to_pybytes(), ranked)
+            others = [name for name in batch.schema.names if name not in TEXTS]
+            under_way.append((part, batch.select(others), at, future))
+            if len(under_way) > workers + 1:
+                yield first()
+    except StepError as error:  # of the reader: what it has read is still scored and kept
+        broken = error
     while under_way:
         yield first()
+    if broken:
+        raise broken
 
 
 def _write_part(
     pairs: PairFiles, out: Parts, number: int, tables: Iterator[pa.Table], top_k: int,
     told: Callable[[int], None],
 ) -> None:
-    from steps.score import best
-
     if not top_k:
         schema = pa.schema([*pairs.carried, *SCORES])
         with out.writer(number, schema) as writer:

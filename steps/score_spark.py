@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from steps.failure import StepError
 from steps.pair_files import SCORES, TEXTS, TITLE, PairFiles
 from steps.parts import Parts
+from steps.places import EQUAL_DIGITS
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -140,7 +141,7 @@ def _best(rows: "DataFrame", top_k: int) -> "DataFrame":
     from pyspark.sql import Window
     from pyspark.sql import functions as f
 
-    order = Window.partitionBy("vacancy").orderBy(f.desc("match"), "row")
+    order = Window.partitionBy("vacancy").orderBy(f.round("match", EQUAL_DIGITS).desc(), "row")
     return (rows.withColumn("place", f.row_number().over(order))
             .where(f.col("place") <= top_k).drop("place"))
 

@@ -93,7 +93,7 @@ def ranked(pairs: pl.DataFrame, scores: pl.DataFrame, top_k: int) -> pl.DataFram
     texts = ["titulo_vaga", "principais_atividades", "competencia_tecnicas_e_comportamentais"]
     whole = pl.concat([pairs.with_row_index("row"), scores], how="horizontal").with_columns(
         pl.col(texts).fill_null(""))
-    return (whole.sort(["match", "row"], descending=[True, False])
+    return (whole.sort(pl.col("match").round(12), "row", descending=[True, False])
             .group_by(texts, maintain_order=True).head(top_k)
             .with_columns(rank=pl.int_range(1, pl.len() + 1).over(texts)))  # fmt: skip
 
