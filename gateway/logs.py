@@ -65,7 +65,8 @@ def finish(response: Response, metrics: Metrics) -> Response:
         "ms": round(1000 * seconds, 1),
         "model_version": g.get("model_version"),
     }
-    _log.info("request", extra={"facts": facts})
+    if (route, response.status_code) != ("/health", 200):  # asked for every few seconds
+        _log.info("request", extra={"facts": facts})
     response.headers["X-Request-ID"] = g.request_id
     response.headers.setdefault("Cache-Control", "no-store")
     response.headers["X-Content-Type-Options"] = "nosniff"

@@ -78,8 +78,8 @@ def write(features: Features, folder: Path) -> None:
     (folder / "names.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
     for part in PARTS:
         write_space(folder / part, features.terms[part], features.spaces[part])
-        sp.save_npz(folder / part / "counts.npz", features.corpus.counts(features.terms[part]),
-                    compressed=False)
+    for name, terms in _vocabularies(features.terms, features.described).items():
+        sp.save_npz(folder / f"counts_{name}.npz", features.corpus.counts(terms), compressed=False)
 
 
 def read(folder: Path) -> Features:
@@ -98,12 +98,20 @@ def read(folder: Path) -> Features:
         dates = arrays["vacancy_dates"].astype("datetime64[D]")
         held_out, filled = arrays["held_out"], arrays["candidate_filled"]
     read_parts = {part: read_space(folder / part) for part in PARTS}
-    for part, (terms, _) in read_parts.items():
-        corpus.remember_counts(terms, sp.load_npz(folder / part / "counts.npz"))
+    parts = {part: terms for part, (terms, _) in read_parts.items()}
+    for name, terms in _vocabularies(parts, names["described"]).items():
+        corpus.remember_counts(terms, sp.load_npz(folder / f"counts_{name}.npz"))
     return Features(
         names["vacancy_codes"], dates, held_out, names["candidate_codes"], filled, pairs,
         names["split_date"], names["trained_until"], corpus,
-        {part: terms for part, (terms, _) in read_parts.items()},
+        parts,
         {part: space for part, (_, space) in read_parts.items()},
         {name: (terms, idf) for name, (terms, idf) in names["described"].items()},
     )
+
+
+def _vocabularies(
+    parts: dict[str, list[str]], described: dict[str, tuple[list[str], list[float]]]
+) -> dict[str, list[str]]:
+    """Every vocabulary, by the name of the file that holds its counts."""
+    return parts | {f"described_{name}": terms for name, (terms, _) in described.items()}

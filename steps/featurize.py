@@ -191,8 +191,9 @@ def described_vectorisers(
         vocabulary = fit_vocabulary(
             counted, _one_hot(used, len(corpus.tokens)), ngrams=ngrams, min_df=p.min_df,
             max_df=p.max_df, max_features=size)
-        counts = columns_of(counted, vocabulary)[used]
-        fitted[name] = (vocabulary.terms, document_frequency_idf(counts).tolist())
+        counts = columns_of(counted, vocabulary)
+        corpus.remember_counts(vocabulary.terms, counts)
+        fitted[name] = (vocabulary.terms, document_frequency_idf(counts[used]).tolist())
     return fitted
 
 

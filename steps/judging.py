@@ -18,6 +18,7 @@ from steps.scores import (
     pool_estimates,
     ranks_in_pool,
 )
+from steps.versions import make_pool
 
 POOL_VACANCIES = 500
 """The pool is ranked for at most so many held-out vacancies, drawn at random."""
@@ -120,11 +121,16 @@ def model_contender(
     name: str, scorer: Scorer, vacancies: Vacancies, candidates: Candidates, threshold: float,
     on: Held,
 ) -> Contender:
-    """A fitted model: ranks by match, predicts with its probability."""
-    pool = take(candidates, on.pool)
+    """A fitted model: ranks by match, as a served version ranks its pool, and predicts with its
+    probability."""
     _, hire = scorer.score_pairs(vacancies, candidates, on.pairs.vacancy, on.pairs.candidate)
-    return Contender(
-        name, lambda v: scorer.match_logits(vacancies, v, pool), sigmoid(hire), threshold)
+    people = take(candidates, on.pool)
+    pool = make_pool([str(i) for i in on.pool], people, scorer.candidate_part(people))
+
+    def scores(v: int) -> Floats:
+        return pool.match_logits(scorer, scorer.query(vacancies, v), vacancies.latent[v])
+
+    return Contender(name, scores, sigmoid(hire), threshold)
 
 
 def random_contender(on: Held) -> Contender:
@@ -137,10 +143,10 @@ def random_contender(on: Held) -> Contender:
 def cosine_contender(vacancies: Vacancies, candidates: Candidates, on: Held) -> Contender:
     """Cosine of the TF-IDF vectors of title and body with the CV."""
     both = unit_rows((vacancies.title + vacancies.body).tocsr())
-    pool = candidates.unit[on.pool]
+    by_term = candidates.unit[on.pool].T.tocsr()
     cosine = np.asarray(
         both[on.pairs.vacancy].multiply(candidates.unit[on.pairs.candidate]).sum(axis=1)).ravel()
-    return Contender("cosine", lambda v: pool @ both[v].toarray().ravel(), cosine)
+    return Contender("cosine", lambda v: (both[v] @ by_term).toarray().ravel(), cosine)
 
 
 def described_contender(model: DescribedModel, corpus: Corpus, on: Held) -> Contender:

@@ -143,8 +143,9 @@ def train(p: TrainParameters) -> None:
     """The whole of it."""
     warnings.simplefilter("ignore", ConvergenceWarning)
     folder = featurize.bring_about(select(FeaturizeParameters, p))
-    progress = Progress({"reading the features": 4, "fitting": 40, "fitting on everything": 21,
-                         "judging": 25, "logging and registering": 10})
+    progress = Progress({"reading the features": 2, "fitting": 40, "fitting the baseline": 12,
+                         "fitting on everything": 20, "judging": 14,
+                         "logging and registering": 12})
     progress.stage("reading the features")
     features = feature_files.read(folder)
     progress.stage("fitting")
@@ -152,6 +153,7 @@ def train(p: TrainParameters) -> None:
     client = MlflowClient()
     current = version_at(client, PRODUCTION)
     production = load_version(str(current.version)) if current else None
+    progress.stage("fitting the baseline")
     training = features.training_pairs(HOLDOUT)
     vectorisers = {name: Vectoriser(*spec) for name, spec in features.described.items()}
     described = fit_described(vectorisers, features.corpus, training.where(training.joined), p)

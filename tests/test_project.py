@@ -13,7 +13,7 @@ import yaml
 from steps.parameters import Parameters
 from tests.conftest import PROJECT
 
-PACKAGES = ("steps", "jobmatch_pyfunc", "serving", "gateway", "benchmarks")
+PACKAGES = ("steps", "jobmatch_pyfunc", "serving", "gateway", "stack", "benchmarks")
 ENTRY_POINTS = yaml.safe_load((PROJECT / "MLproject").read_text(encoding="utf-8"))["entry_points"]
 STEPS = {
     name: re.match(r"python -m steps\.(\w+)", entry["command"])
@@ -84,7 +84,7 @@ def test_a_parameter_has_the_same_default_wherever_it_is_declared() -> None:
 
 
 def test_only_steps_and_benchmarks_import_steps() -> None:
-    guilty = [path for package in ("jobmatch_pyfunc", "serving", "gateway")
+    guilty = [path for package in ("jobmatch_pyfunc", "serving", "gateway", "stack")
               for path in modules(package) if "steps" in imported(path)]  # fmt: skip
     assert guilty == []
 

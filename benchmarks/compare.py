@@ -1,0 +1,393 @@
+"""jobmatch beside what people would use instead, in one run (entry point `benchmark`).
+
+Reads  records made by steps.generate; with data_dir also those
+Logs   comparison.md, comparison.json, plots of how time grows and of where it goes
+
+form=smoke   a two-hundredth of the complete size: shows only that everything works
+form=short   a twentieth, under five minutes
+form=long    the complete size: 14,000 vacancies, 42,000 CVs of 4,300 characters, 54,000 prospects;
+             the baseline is fitted on a tenth of its rows and its time multiplied
+
+Every measurement is a process of its own, one after the other: leave the machine alone meanwhile.
+"""
+
+import json
+import os
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+from statistics import median
+from tempfile import TemporaryDirectory
+from typing import Any, Literal
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+import mlflow
+import numpy as np
+import polars as pl
+from matplotlib import pyplot as plt
+from mlflow import MlflowClient
+from numpy.typing import NDArray
+from pydantic import field_validator
+
+from jobmatch_pyfunc.contract import ACTIVITIES, CV, REQUIREMENTS, TITLE
+from jobmatch_pyfunc.model import POOL, SHIPPED
+from jobmatch_pyfunc.scoring import Pool, best_first
+from jobmatch_pyfunc.storage import read_pool
+from steps.failure import StepError
+from steps.parameters import PROJECT, Parameters
+from steps.records import Candidate, ProspectList, Vacancy, read
+from steps.session import run_step
+from steps.versions import Version
+
+COMPLETE = {"vacancies": 14_000, "candidates": 42_000, "prospects": 54_000}
+QUERIES = 20
+PARSING_AND_FITTING = {
+    "ingest": ("seconds_reading", "seconds_cleaning"),
+    "featurize": ("seconds_splitting", "seconds_tokenising", "seconds_fitting"),
+    "train": ("seconds_reading_the_features", "seconds_fitting"),
+}
+"""What the baseline does too: parsing, vectorising, grid search. The steps' other seconds go to
+the second fit on everything, the baselines, judging, plots and the registry."""
+
+
+@dataclass(frozen=True)
+class Form:
+    """How much of everything is done."""
+
+    size: float
+    """Share of the complete size."""
+    growth: tuple[float, ...]
+    """Shares of that for the plot of growth; the last is 1."""
+    baseline_rows: float
+    """Share of its rows that the baseline is fitted on."""
+    pools: tuple[int, ...]
+    pairs: int
+    """Distinct pairs to score."""
+
+
+FORMS = {
+    "smoke": Form(1 / 200, (1.0,), 1, (1_000,), 500),
+    "short": Form(1 / 20, (1 / 2, 1.0), 1, (42_000,), 5_000),
+    "long": Form(1, (1 / 8, 1 / 4, 1 / 2, 1.0), 1 / 10, (42_000, 1_000_000), 100_000),
+}
+
+
+class BenchmarkParameters(Parameters):
+    form: Literal["smoke", "short", "long"]
+    data_dir: Path | None
+
+    @field_validator("data_dir", mode="before")
+    @classmethod
+    def _none(cls, value: Any) -> Any:
+        return value or None
+
+
+def measured(arguments: list[str], **environment: str) -> tuple[float, float]:
+    """Wall seconds and peak memory (MB) of a Python process. Raises StepError where it fails."""
+    own = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
+    kept = {name: value for name, value in os.environ.items() if name not in own}
+    began = time.perf_counter()
+    process = subprocess.Popen(
+        [sys.executable, *arguments], cwd=PROJECT, env={**kept, **environment},
+        stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    assert process.stdout is not None
+    output = process.stdout.read().decode(errors="replace")
+    _, status, usage = os.wait4(process.pid, 0)
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        last = output.strip().splitlines()[-1:] or ["no output"]
+        raise StepError(f"benchmark: {' '.join(arguments[:2])} failed: {last[0]}")
+    return time.perf_counter() - began, usage.ru_maxrss / 1024
+
+
+def run_baseline(data: Path, work: Path, rows: float = 1, *options: str) -> dict[str, Any]:
+    """Seconds, memory and figures of the described pipeline; its fit on a share of the rows is
+    multiplied to all of them."""
+    result = work / "baseline.json"
+    arguments = ["-m", "benchmarks.described_pipeline", str(data), str(result), *options]
+    if rows < 1:
+        listed = read(data / "prospects.json", ProspectList)
+        pairs = sum(len(record.prospects) for record in listed.values())
+        arguments += ["--rows", str(int(rows * 0.8 * pairs))]
+    measured(arguments)
+    figures: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    if "rows" in figures:
+        figures["seconds_fitting"] *= figures["rows_training"] / figures["rows"]
+        figures["share"] = figures["rows"] / figures["rows_training"]
+        figures["seconds"] = figures["seconds_reading"] + figures["seconds_fitting"]
+    return figures
+
+
+def train(data: Path, store: Path) -> dict[str, Any]:
+    """A training from files to a registered version in a store of its own."""
+    store.mkdir()
+    uri = f"sqlite:///{store}/mlflow.db"
+    # the store's tables are made beforehand: a real one is there already
+    measured(["-c", "import mlflow; mlflow.set_experiment('benchmark')"], MLFLOW_TRACKING_URI=uri)
+    wall, memory = measured(
+        ["-m", "steps.train", "--data_dir", str(data)], MLFLOW_TRACKING_URI=uri,
+        MLFLOW_EXPERIMENT_NAME="benchmark")
+    client = MlflowClient(uri)
+    experiment = client.get_experiment_by_name("benchmark")
+    assert experiment is not None
+    runs = {run.data.tags["mlflow.runName"]: run
+            for run in client.search_runs([experiment.experiment_id])}
+    stages = {f"{step}: {name.removeprefix('seconds_')}": value for step, run in runs.items()
+              for name, value in run.data.metrics.items() if name.startswith("seconds_")}
+    judged = json.loads(Path(client.download_artifacts(
+        runs["train"].info.run_id, "judgement.json", str(store))).read_text(encoding="utf-8"))
+    return {
+        "wall": wall, "peak_memory_mb": memory, "stages": stages,
+        "seconds": sum(runs[step].data.metrics[name]
+                       for step, names in PARSING_AND_FITTING.items() for name in names),
+        "jobmatch": judged["this version"], "described": judged["described model"],
+        "version": _fitted(client, uri),
+    }
+
+
+def _fitted(client: MlflowClient, uri: str) -> Path:
+    source = client.get_model_version_download_uri("jobmatch", "1")
+    folder = mlflow.artifacts.download_artifacts(source, tracking_uri=uri)
+    return Path(folder) / "artifacts" / "fitted"
+
+
+def enlarged(pool: Pool, size: int) -> Pool:
+    """A pool of `size` candidates, made of copies of the given one."""
+    copies = -(-size // pool.size)
+    counts = np.diff(pool.indptr)
+    indptr = np.concatenate([[0], np.cumsum(counts * copies)])
+    indices = np.empty(indptr[-1], np.int32)
+    data = np.empty(indptr[-1], np.float32)
+    offsets = np.arange(copies, dtype=np.int64) * pool.size
+    for term in range(len(counts)):
+        here = slice(pool.indptr[term], pool.indptr[term + 1])
+        there = slice(indptr[term], indptr[term + 1])
+        indices[there] = (offsets[:, None] + pool.indices[here]).ravel()
+        data[there] = np.tile(pool.data[here], copies)
+    return Pool(pool.codes * copies, indptr, indices, data, np.tile(pool.latent, (copies, 1)),
+                np.tile(pool.candidate_part, copies))
+
+
+def rank_milliseconds(fitted: Path, texts: list[tuple[str, str, str]], size: int) -> float:
+    """Median time to find the best ten of a pool of this size, from the vacancy's texts on."""
+    part = Version("", fitted, np.datetime64("NaT"), np.datetime64("NaT")).part(SHIPPED)
+    pool = enlarged(read_pool(fitted / POOL), size)
+    taken = []
+    for text in texts:
+        began = time.perf_counter()
+        vectors = part.analyser.vacancies([text])
+        query = part.scorer.query(vectors, 0)
+        best_first(pool.match_logits(part.scorer, query, vectors.latent[0]), 10)
+        taken.append(1000 * (time.perf_counter() - began))
+    return median(taken)
+
+
+def write_pairs(data: Path, path: Path, rows: int) -> None:
+    """Pairs whose texts are all different: each copy of a text gets a number of its own."""
+    vacancies = list(read(data / "vagas.json", Vacancy).values())
+    cvs = [r.cv_pt for r in read(data / "applicants.json", Candidate).values() if r.cv_pt]
+    jobs = [texts_of(vacancy) for vacancy in vacancies]
+    columns: dict[str, list[str]] = {TITLE: [], ACTIVITIES: [], REQUIREMENTS: [], CV: []}
+    for row in range(rows):
+        title, activities, requirements = jobs[row % len(jobs)]
+        columns[TITLE].append(title)
+        columns[ACTIVITIES].append(f"{activities} {row}")
+        columns[REQUIREMENTS].append(f"{requirements} {row}")
+        columns[CV].append(f"{cvs[row % len(cvs)]} {row}")
+    pl.DataFrame(columns).write_parquet(path, compression="zstd", compression_level=1)
+
+
+def score_rows_per_second(data: Path, store: Path, work: Path, rows: int) -> float:
+    """Rows a second of the entry point `score`, reading and writing Parquet, process start and
+    loading of the version apart."""
+    uri = f"sqlite:///{store}/mlflow.db"
+    few, many = rows // 10, rows
+    walls = []
+    for number in (few, many):
+        path = work / f"pairs_{number}.parquet"
+        write_pairs(data, path, number)
+        wall, _ = measured(
+            ["-m", "steps.score", "--input", str(path), "--output", str(work / f"out_{number}"),
+             "--version", "1"], MLFLOW_TRACKING_URI=uri, MLFLOW_EXPERIMENT_NAME="benchmark")
+        walls.append(wall)
+    return (many - few) / max(walls[1] - walls[0], 1e-9)
+
+
+def growth_exponent(sizes: NDArray, seconds: NDArray) -> float:
+    """The slope of log time over log size: 1 is linear."""
+    return float(np.polyfit(np.log(sizes), np.log(seconds), 1)[0])
+
+
+def texts_of(vacancy: Vacancy) -> tuple[str, str, str]:
+    """Title, activities and requirements."""
+    profile = vacancy.perfil_vaga
+    return (vacancy.informacoes_basicas.titulo_vaga or "", profile.principais_atividades or "",
+            profile.competencia_tecnicas_e_comportamentais or "")
+
+
+@dataclass
+class Comparison:
+    """The table, a row at a time, and every figure behind it."""
+
+    work: Path
+    form: Form
+    rows: list[tuple[str, str, str, str]] = field(default_factory=list)
+    figures: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, what: str, theirs: str, ours: str, compared: str = "") -> None:
+        self.rows.append((what, theirs, ours, compared))
+
+    def training(self) -> None:
+        """Train on every size, and the baseline on the largest."""
+        form, trained = self.form, []
+        for share in form.growth:
+            data = self.work / f"data_{share:g}"
+            say(f"making records: {form.size * share:.3g} of the complete size")
+            sizes = {name: max(60, round(n * form.size * share)) for name, n in COMPLETE.items()}
+            measured(["-m", "steps.generate", "--seed", "1", "--out", str(data),
+                      *(part for name, n in sizes.items() for part in (f"--{name}", str(n)))])
+            say("training")
+            trained.append(train(data, self.work / f"store_{share:g}"))
+        say("the described pipeline")
+        plain = run_baseline(self.data, self.work, form.baseline_rows, "--pool")
+        self.figures |= {"training": trained, "baseline": plain}
+        whole, seconds = trained[-1], plain["seconds"]
+        theirs = f"{seconds:.0f} s"
+        if form.baseline_rows < 1:
+            theirs += f" (from {plain['share']:.0%} of its rows)"
+        self.add("parsing, vectorising, grid search", theirs, f"{whole['seconds']:.1f} s",
+                 ratio(seconds, whole["seconds"]))
+        self.add("from files to registered version", theirs, f"{whole['wall']:.0f} s",
+                 ratio(seconds, whole["wall"]))
+        self.add_memory(plain, whole)
+        for name, shown in (("hire_auc", "hire AUC"), ("pool_auc", "pool AUC")):
+            self.add(shown, f"{whole['described'][name][0]:.3f}",
+                     f"{whole['jobmatch'][name][0]:.3f}")
+        if len(form.growth) > 1:
+            exponent = growth_exponent(
+                np.array(form.growth), np.array([t["wall"] for t in trained]))
+            self.figures["growth_exponent"] = exponent
+            self.add("time grows with size to the power of", "", f"{exponent:.2f}")
+
+    @property
+    def data(self) -> Path:
+        """The largest records."""
+        return self.work / "data_1"
+
+    def add_memory(self, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
+        self.add("peak memory of that", f"{theirs['peak_memory_mb']:,.0f} MB",
+                 f"{ours['peak_memory_mb']:,.0f} MB",
+                 ratio(theirs["peak_memory_mb"], ours["peak_memory_mb"]))
+
+    def reading(self) -> None:
+        """Read the largest records both ways."""
+        say("reading")
+        theirs = run_baseline(self.data, self.work, 1, "--read-only")
+        measured(["-m", "benchmarks.reading", str(self.data), str(self.work / "reading.json")])
+        ours = json.loads((self.work / "reading.json").read_text(encoding="utf-8"))
+        self.figures |= {"reading": ours, "reading_baseline": theirs}
+        self.add("ingest", f"{theirs['seconds_reading']:.2f} s", f"{ours['seconds_reading']:.2f} s",
+                 ratio(theirs["seconds_reading"], ours["seconds_reading"]))
+        self.add_memory(theirs, ours)
+
+    def ranking(self) -> None:
+        """Rank pools of the given sizes."""
+        vacancies = list(read(self.data / "vagas.json", Vacancy).values())[:QUERIES]
+        texts = [texts_of(vacancy) for vacancy in vacancies]
+        for size in self.form.pools:
+            say(f"ranking a pool of {size:,}")
+            taken = rank_milliseconds(self.figures["training"][-1]["version"], texts, size)
+            self.figures[f"rank_{size}_ms"] = taken
+            self.add(f"rank a vacancy against {size:,} candidates", "", f"{taken:.1f} ms")
+
+    def scoring(self) -> None:
+        """Score pairs of distinct texts."""
+        say("scoring pairs")
+        speed = score_rows_per_second(self.data, self.work / "store_1", self.work, self.form.pairs)
+        theirs = self.figures["baseline"]["rows_per_second"]
+        self.figures["score_rows_per_second"] = speed
+        self.add(f"score pairs of distinct texts ({self.form.pairs:,})", f"{theirs:,.0f} rows/s",
+                 f"{speed:,.0f} rows/s", ratio(speed, theirs))
+
+    def own_records(self, data_dir: Path) -> None:
+        """Both on the user's records."""
+        say(f"your records: {data_dir}")
+        ours = train(data_dir, self.work / "own")
+        theirs = run_baseline(data_dir, self.work, 1, "--pool")
+        self.figures |= {"own": ours, "own_baseline": theirs}
+        self.add("**your records**: parsing, vectorising, grid search",
+                 f"{theirs['seconds']:.1f} s",
+                 f"{ours['seconds']:.1f} s", ratio(theirs["seconds"], ours["seconds"]))
+        for name, shown in (("hire_auc", "hire AUC"), ("pool_auc", "pool AUC")):
+            self.add(shown, f"{theirs[name]:.3f}", f"{ours['jobmatch'][name][0]:.3f}")
+
+
+def benchmark(p: BenchmarkParameters) -> None:
+    """Everything, then the table."""
+    with TemporaryDirectory() as work:
+        comparison = Comparison(Path(work), FORMS[p.form])
+        comparison.training()
+        comparison.reading()
+        comparison.ranking()
+        comparison.scoring()
+        if p.data_dir:
+            comparison.own_records(p.data_dir)
+    figures = comparison.figures | {"form": p.form, "cores": os.cpu_count()}
+    text = table(comparison.rows)
+    print("\n" + text)
+    mlflow.log_text(text, "comparison.md")
+    mlflow.log_dict(json.loads(json.dumps(figures, default=str)), "comparison.json")
+    mlflow.log_metrics({
+        "training_seconds": figures["training"][-1]["wall"],
+        "training_seconds_baseline": figures["baseline"]["seconds"],
+        "score_rows_per_second": figures["score_rows_per_second"],
+        "ingest_seconds": figures["reading"]["seconds_reading"],
+    })
+    for name, figure in plots(comparison.form, figures["training"]).items():
+        mlflow.log_figure(figure, f"plots/{name}.png")
+    plt.close("all")
+
+
+def ratio(baseline: float, ours: float) -> str:
+    return f"{baseline / ours:.1f} ×"
+
+
+def table(rows: list[tuple[str, str, str, str]]) -> str:
+    lines = ["| | described pipeline | jobmatch | ratio |", "|---|---|---|---|"]
+    return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows]) + "\n"
+
+
+def plots(form: Form, trained: list[dict[str, Any]]) -> dict[str, Any]:
+    """Where the time goes, and how it grows."""
+    figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
+    stages = trained[-1]["stages"]
+    axes.barh(list(stages), list(stages.values()))
+    axes.invert_yaxis()
+    axes.set(title="Where a training's time goes", xlabel="seconds")
+    drawn = {"stages": figure}
+    if len(form.growth) > 1:
+        figure, axes = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
+        sizes = [form.size * share * COMPLETE["candidates"] for share in form.growth]
+        walls = [t["wall"] for t in trained]
+        axes.plot(sizes, walls, "o-", label="training")
+        axes.plot(sizes, [walls[-1] * size / sizes[-1] for size in sizes], ":", color="grey",
+                  label="linear")
+        axes.set(title="How a training's time grows", xlabel="candidates", ylabel="seconds",
+                 xlim=(0, None), ylim=(0, None))
+        axes.legend()
+        drawn["growth"] = figure
+    return drawn
+
+
+def say(what: str) -> None:
+    print(f"[{time.strftime('%H:%M:%S')}] {what}", flush=True)
+    mlflow.set_tag("jobmatch.stage", what)
+
+
+if __name__ == "__main__":
+    run_step("benchmark", BenchmarkParameters, benchmark)

@@ -1,0 +1,225 @@
+"""`mlflow run . -e up`: one command starts everything, and leaves nothing when it is stopped."""
+
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import requests
+
+from stack.processes import MARK, members
+from tests.conftest import EXPERIMENT, PROJECT, QUICK, Store
+from tests.gateway.conftest import PAIR
+from tests.serving.conftest import BYTECODE, children, free_port, wait_for
+
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("stack")]
+
+
+class Stack:
+    """A stack on ports of its own, in a folder of its own."""
+
+    def __init__(self, store: Store, data: Path, *command: str) -> None:
+        self.folder = store.folder
+        ports = {name: free_port() for name in ("mlflow", "model", "gateway")}
+        self.gateway = f"http://127.0.0.1:{ports['gateway']}"
+        self.mlflow = f"http://127.0.0.1:{ports['mlflow']}"
+        self._log = store.folder / "up.log"
+        self.environment = store.environment() | BYTECODE | {
+            "MLFLOW_PORT": str(ports["mlflow"]), "MODEL_PORT": str(ports["model"]),
+            "GATEWAY_BIND": f"127.0.0.1:{ports['gateway']}", "MODEL_POLL_SECONDS": "1",
+            "GATEWAY_STATE_DIR": str(store.folder / "state"),
+            "MODEL_STATE": str(store.folder / "model"), "GATEWAY_TRAIN_DATA_DIR": str(data),
+        }  # fmt: skip
+        self._command = command or UP
+        self.start()
+
+    def start(self) -> None:
+        with self._log.open("w") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, *self._command], cwd=PROJECT, env=self.environment,
+                stdout=log, stderr=log, start_new_session=True)
+
+    @property
+    def said(self) -> str:
+        return self._log.read_text(encoding="utf-8")
+
+    def is_up(self) -> "Stack":
+        def up() -> bool:
+            assert self.process.poll() is None, self.said
+            return "Ctrl-C stops all of it" in self.said
+
+        wait_for(up, 240)
+        return self
+
+    def pids(self, *words: str) -> list[int]:
+        """Living processes that belong to this stack, trainings too: all know this directory."""
+        found, mark = [], f"MODEL_STATE={self.environment['MODEL_STATE']}".encode()
+        for entry in Path("/proc").glob("[0-9]*"):
+            try:
+                ours = mark in (entry / "environ").read_bytes().split(b"\0")
+                command = (entry / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            if ours and all(word in command for word in words):
+                found.append(int(entry.name))
+        return found
+
+    def leaves_nothing(self) -> None:
+        wait_for(lambda: not self.pids(), 60)
+
+
+UP = ("-m", "mlflow", "run", ".", "-e", "up", "--env-manager", "local")
+
+
+@pytest.fixture
+def start(
+    new_store: Callable[[], Store], small_data: Path
+) -> Iterator[Callable[..., Stack]]:
+    """Starts stacks, and kills what a failed test leaves."""
+    started: list[Stack] = []
+
+    def start(*command: str) -> Stack:
+        started.append(Stack(new_store(), small_data, *command))
+        return started[-1]
+
+    yield start
+    for stack in started:
+        for pid in stack.pids():
+            os.kill(pid, signal.SIGKILL)
+        stack.process.wait()
+
+
+def log_in(stack: Stack) -> dict[str, str]:
+    shown = re.search(r"'admin' with the password (\S+)", stack.said)
+    assert shown, stack.said
+    answer = requests.post(
+        f"{stack.gateway}/login", json={"username": "admin", "password": shown.group(1)},
+        timeout=30)
+    return {"Authorization": f"Bearer {answer.json()['access_token']}"}
+
+
+def version_served(stack: Stack) -> Any:
+    try:
+        return requests.get(f"{stack.gateway}/ready", timeout=30).json().get("model_version")
+    except requests.RequestException:
+        return None
+
+
+def test_from_nothing_to_a_prediction_and_back_to_nothing(start: Callable[..., Stack]) -> None:
+    stack = start().is_up()
+    assert re.search(rf"gateway +{stack.gateway} ", stack.said)
+    assert re.search(rf"MLflow +{stack.mlflow} ", stack.said)
+    admin = log_in(stack)
+    before = requests.get(f"{stack.gateway}/ready", timeout=30)
+    assert (before.status_code, before.json()["detail"]) == (
+        503, "no production model yet: POST /train first")
+    training = {k: float(v) if v.isdecimal() else v for k, v in QUICK.items()}
+    assert requests.post(
+        f"{stack.gateway}/train", json=training, headers=admin, timeout=30).status_code == 202
+    wait_for(lambda: version_served(stack) == 1, 240)
+    scored = requests.post(f"{stack.gateway}/predict", json=PAIR, headers=admin, timeout=30)
+    assert scored.json()["model_version"] == 1
+
+    for service in ("gunicorn", "serving", "mlflow server"):  # each dies, and comes back
+        os.kill(min(stack.pids(service)), signal.SIGKILL)
+        wait_for(lambda: "started again" in stack.said)
+    wait_for(lambda: stack.said.count("started again") == 3)
+    wait_for(lambda: version_served(stack) == 1, 120)
+    wait_for(lambda: _answers(f"{stack.mlflow}/health"), 120)
+
+    os.killpg(stack.process.pid, signal.SIGINT)  # as a terminal does
+    stack.process.wait(60)
+    stack.leaves_nothing()
+    assert "stack   | all has ended" in stack.said
+    assert "Traceback" not in stack.said.partition("stopping")[0]
+    assert PAIR["cv_pt"] not in stack.said
+
+    client = Store(stack.folder).client
+    listed = client.get_experiment_by_name(EXPERIMENT).experiment_id
+    names = [run.info.run_name for run in client.search_runs([listed])
+             if "mlflow.parentRunId" not in run.data.tags]
+    assert names == ["train"], "starting services must not show among the trainings"
+
+    stack.start()  # what was trained before is served at once, and the password is not shown
+    stack.is_up()
+    wait_for(lambda: version_served(stack) == 1, 60)
+    assert "password of admin is shown once" in stack.said
+    assert "'admin' with the password" not in stack.said
+
+
+def _answers(url: str) -> bool:
+    try:
+        return requests.get(url, timeout=5).status_code == 200
+    except requests.RequestException:
+        return False
+
+
+@pytest.mark.parametrize(("whom", "how"), [
+    ("launcher", signal.SIGKILL), ("launcher", signal.SIGTERM), ("mlflow run", signal.SIGTERM)])
+def test_however_it_is_stopped_nothing_is_left(
+    start: Callable[..., Stack], whom: str, how: signal.Signals
+) -> None:
+    stack = start().is_up()
+    [launcher] = children(stack.process.pid, "-m stack")
+    training = requests.post(
+        f"{stack.gateway}/train", headers=log_in(stack), timeout=30).json()["run_id"]
+    client = Store(stack.folder).client
+    wait_for(lambda: client.get_run(training).data.tags["jobmatch.stage"] != "starting")
+    assert stack.pids("steps.train")
+    os.kill(launcher if whom == "launcher" else stack.process.pid, how)
+    stack.leaves_nothing()
+    # where it had no time to end its run, the gateway does so at its next start
+    assert client.get_run(training).info.status in ("KILLED", "FAILED", "RUNNING")
+
+
+def test_a_taken_port_is_said_in_one_line_and_nothing_is_started(
+    start: Callable[..., Stack],
+) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        for setting, value in (("MLFLOW_PORT", f"{port}"), ("MODEL_PORT", f"{port}"),
+                               ("GATEWAY_BIND", f"127.0.0.1:{port}")):
+            stack = start("-c", f"import os, runpy; os.environ['{setting}'] = '{value}'\n"
+                                "runpy.run_module('stack', run_name='__main__')")
+            assert stack.process.wait(60) == 1
+            line = stack.said.strip()
+            assert re.fullmatch(
+                rf"error: \w+ cannot listen on 127\.0\.0\.1:{port} \(.+\): stop what uses port "
+                rf"{port}, or set {setting} to another", line), line
+
+
+def test_a_second_one_is_refused_and_the_first_goes_on(start: Callable[..., Stack]) -> None:
+    first = start("-m", "stack").is_up()
+    second = subprocess.run([sys.executable, "-m", "stack"], cwd=PROJECT, env=first.environment,
+                            capture_output=True, text=True, timeout=120, check=False)
+    assert second.returncode == 1
+    assert second.stderr.startswith("error: mlflow cannot listen on ")
+    time.sleep(1)
+    assert _answers(f"{first.gateway}/health")
+
+
+def test_a_service_that_cannot_start_stops_all_of_it(start: Callable[..., Stack]) -> None:
+    stack = start("-c", "import os, runpy; os.environ['MODEL_STATE'] = '/proc/nowhere'\n"
+                        "runpy.run_module('stack', run_name='__main__')")
+    assert stack.process.wait(120) == 1
+    assert "model   | error: MODEL_STATE /proc/nowhere cannot be written" in stack.said
+    assert stack.said.strip().endswith("before it answered: its lines above say why")
+    stack.leaves_nothing()
+
+
+def test_only_processes_that_carry_the_mark_are_found() -> None:
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE,
+                          env=os.environ | {MARK: "a test of it"}) as marked:
+        wait_for(lambda: [p.pid for p in members("a test of it")] == [marked.pid], 10)
+        assert members("another") == []
+        marked.communicate(b"\n")
+    assert members("a test of it") == []
