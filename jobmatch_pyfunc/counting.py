@@ -22,7 +22,7 @@ Document = tuple[str, ...]
 
 BLOCK_CHARACTERS = 4_000_000
 """Documents are counted in blocks of about this size, which bounds the memory."""
-_REMEMBERED, _LONGEST_REMEMBERED = 400_000, 40
+_REMEMBERED, _LONGEST_REMEMBERED = 1_000_000, 24
 
 
 class BatchCounter:

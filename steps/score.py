@@ -29,6 +29,7 @@ from steps.failure import StepError
 from steps.pair_files import PLACES, SCORES, PairFiles, find_pairs
 from steps.parameters import Parameters
 from steps.parts import Parts, open_parts
+from steps.places import best
 from steps.progress import Progress
 from steps.registry import MODEL, PRODUCTION, STAGING, resolve
 from steps.score_local import score_here
@@ -109,14 +110,6 @@ def score(p: ScoreParameters) -> None:
     mlflow.log_metrics({"rows": left, "rows_per_second": left / seconds, "parts": len(missing)})
     print(f"{left:,} rows scored with version {number} in {seconds:.0f} s "
           f"({left / seconds:,.0f} rows/s): {p.output}/*.parquet")
-
-
-def best(rows: pl.DataFrame, top_k: int) -> pl.DataFrame:
-    """The `top_k` rows of each vacancy with the highest match, best first; of equals the one that
-    comes first in the input."""
-    ordered = rows.sort(["vacancy", "match", "row"], descending=[False, True, False])
-    # `head` puts the group's column first
-    return ordered.group_by("vacancy", maintain_order=True).head(top_k).select(rows.columns)
 
 
 def _join_rankings(pairs: PairFiles, out: Parts, top_k: int) -> None:

@@ -27,6 +27,7 @@ from steps.pair_files import (
     vacancy_digests,
 )
 from steps.parts import Parts
+from steps.places import best
 
 _model: Any = None
 """The version, in a process that scores."""
@@ -47,8 +48,9 @@ def score_here(
         workers, get_context("spawn"), initializer=_begin, initargs=(folder,)) as pool:
         chunks = _in_order(pool, _chunks(pairs, missing, chunk_rows, part_rows), top_k > 0, workers)
         try:
-            for number, of_part in groupby(chunks, key=lambda chunk: chunk[0]):
-                _write_part(pairs, out, number, (table for _, table in of_part), top_k, told)
+            for number in missing:
+                rows = min(part_rows, pairs.rows - number * part_rows)
+                _write_part(pairs, out, number, _take(chunks, rows), top_k, told)
         except BrokenProcessPool as error:
             raise StepError(
                 "score: a scoring process died, perhaps for want of memory; try a smaller "
@@ -59,55 +61,69 @@ def score_here(
 
 def _chunks(
     pairs: PairFiles, missing: Sequence[int], chunk_rows: int, part_rows: int
-) -> Iterator[tuple[int, int, pa.RecordBatch]]:
-    """Part, number of the first row, and rows of every chunk; none lies in two parts."""
+) -> Iterator[tuple[int, pa.RecordBatch]]:
+    """Number of the first row, and rows, of every chunk; none lies in two parts."""
     for _, run in groupby(enumerate(missing), key=lambda pair: pair[1] - pair[0]):
         together = [number for _, number in run]  # parts in a row are read in one go
         at = together[0] * part_rows
         end = min((together[-1] + 1) * part_rows, pairs.rows)
         for batch in read_rows(pairs, at, end, chunk_rows):
             while len(batch):
-                part = at // part_rows
-                piece = batch.slice(0, (part + 1) * part_rows - at)
-                yield part, at, piece
+                piece = batch.slice(0, part_rows - at % part_rows)
+                yield at, piece
                 at, batch = at + len(piece), batch.slice(len(piece))
 
 
-def _in_order(
-    pool: ProcessPoolExecutor, chunks: Iterator[tuple[int, int, pa.RecordBatch]],
-    ranked: bool, workers: int,
-) -> Iterator[tuple[int, pa.Table]]:
-    """Part and scored rows of every chunk; only a few chunks are under way at a time."""
-    under_way: deque[tuple[int, pa.RecordBatch, int, Future[bytes]]] = deque()
+def _take(chunks: Iterator[pa.Table], rows: int) -> Iterator[pa.Table]:
+    """The next chunks, `rows` rows together; what comes after them is not asked for."""
+    while rows:
+        table = next(chunks, None)
+        if table is None:
+            raise StepError(f"score: {rows} rows less than the input's footers say; was it changed "
+                            "meanwhile?")
+        yield table
+        rows -= len(table)
 
-    def first() -> tuple[int, pa.Table]:
-        part, carried, at, future = under_way.popleft()
+
+def _in_order(
+    pool: ProcessPoolExecutor, chunks: Iterator[tuple[int, pa.RecordBatch]],
+    ranked: bool, workers: int,
+) -> Iterator[pa.Table]:
+    """The scored rows of every chunk; only a few chunks are under way at a time."""
+    under_way: deque[tuple[pa.RecordBatch, int, Future[bytes]]] = deque()
+
+    def first() -> pa.Table:
+        carried, at, future = under_way.popleft()
         scored = pa.ipc.open_stream(future.result()).read_all()
         columns = dict(zip(carried.schema.names, carried.columns, strict=True))
         if ranked:
             columns["row"] = pa.array(range(at, at + len(carried)), pa.int64())
-        return part, pa.table(columns | dict(zip(scored.column_names, scored.columns, strict=True)))
+        return pa.table(columns | dict(zip(scored.column_names, scored.columns, strict=True)))
 
-    for part, at, batch in chunks:
-        texts = [name for name in TEXTS if name in batch.schema.names]
-        sink = pa.BufferOutputStream()
-        with pa.ipc.new_stream(sink, batch.select(texts).schema) as stream:
-            stream.write_batch(batch.select(texts))
-        future = pool.submit(_score, sink.getvalue().to_pybytes(), ranked)
-        others = [name for name in batch.schema.names if name not in TEXTS]
-        under_way.append((part, batch.select(others), at, future))
-        if len(under_way) > workers + 1:
-            yield first()
+    broken: StepError | None = None
+    try:
+        for at, batch in chunks:
+            texts = [name for name in TEXTS if name in batch.schema.names]
+            sink = pa.BufferOutputStream()
+            with pa.ipc.new_stream(sink, batch.select(texts).schema) as stream:
+                stream.write_batch(batch.select(texts))
+            future = pool.submit(_score, sink.getvalue().to_pybytes(), ranked)
+            others = [name for name in batch.schema.names if name not in TEXTS]
+            under_way.append((batch.select(others), at, future))
+            if len(under_way) > workers + 1:
+                yield first()
+    except StepError as error:  # of the reader: what it has read is still scored and kept
+        broken = error
     while under_way:
         yield first()
+    if broken:
+        raise broken
 
 
 def _write_part(
     pairs: PairFiles, out: Parts, number: int, tables: Iterator[pa.Table], top_k: int,
     told: Callable[[int], None],
 ) -> None:
-    from steps.score import best
-
     if not top_k:
         schema = pa.schema([*pairs.carried, *SCORES])
         with out.writer(number, schema) as writer:

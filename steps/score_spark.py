@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 from steps.failure import StepError
 from steps.pair_files import SCORES, TEXTS, TITLE, PairFiles
 from steps.parts import Parts
+from steps.places import EQUAL_DIGITS
 
 if TYPE_CHECKING:
     from pyspark.sql import Column, DataFrame, SparkSession
@@ -66,7 +67,7 @@ def score_on_spark(
             rows = _scored(spark, pairs, group, score)
             rows = _best(rows, top_k) if top_k else rows
             # without its texts a part is small: one file, in the order of the input
-            rows.repartition(1).sortWithinPartitions("row").write.parquet(files.as_uri())
+            rows.repartition(1).sortWithinPartitions("row").write.parquet(_uri(files))
             _take(pairs, out, number, files, None if top_k else group.rows(pairs))
             told(group.rows(pairs))
 
@@ -123,7 +124,7 @@ def _scored(
     chosen = range(group.first, group.last + 1)
     start = f.create_map(*[f.lit(value) for i in chosen
                            for value in (pairs.paths[i].name, pairs.starts[i])])
-    read = spark.read.parquet(*[pairs.paths[i].resolve().as_uri() for i in chosen])
+    read = spark.read.parquet(*[_uri(pairs.paths[i]) for i in chosen])
     texts = {name: f.coalesce(f.col(name).cast("string"), f.lit("")) for name in pairs.texts}
     vacancy = [texts.get(name, f.lit("")) for name in (TITLE, *TEXTS[1:3])]
     scores = score(f.struct(*[column.alias(name) for name, column in texts.items()]))
@@ -136,11 +137,16 @@ def _scored(
     ).select("*", "scores.*").drop("scores")
 
 
+def _uri(path: Path) -> str:
+    # Hadoop takes a path as it is written: %20 would be part of the name
+    return f"file://{path.resolve()}"
+
+
 def _best(rows: "DataFrame", top_k: int) -> "DataFrame":
     from pyspark.sql import Window
     from pyspark.sql import functions as f
 
-    order = Window.partitionBy("vacancy").orderBy(f.desc("match"), "row")
+    order = Window.partitionBy("vacancy").orderBy(f.round("match", EQUAL_DIGITS).desc(), "row")
     return (rows.withColumn("place", f.row_number().over(order))
             .where(f.col("place") <= top_k).drop("place"))
 

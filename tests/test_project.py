@@ -52,7 +52,7 @@ def parameters_of(step: str) -> type[Parameters]:
     return getattr(module, f"{step.title()}Parameters")
 
 
-@pytest.mark.parametrize("step", ["ingest", "featurize", "train", "evaluate", "promote"])
+@pytest.mark.parametrize("step", ["ingest", "featurize", "train", "evaluate", "score", "promote"])
 def test_every_step_is_an_entry_point(step: str) -> None:
     assert STEPS[step] == step
 
