@@ -143,7 +143,7 @@ def docker(*command: str) -> str:
                           timeout=120).stdout
 
 
-def wait_for(what: Callable[[], Any], seconds: float = 120) -> Any:
+def wait_for(what: Callable[[], Any], seconds: float = 300) -> Any:
     deadline = time.monotonic() + seconds
     while True:
         try:
@@ -176,7 +176,7 @@ class Load:
 
 
 @contextmanager
-def load(stack: Compose, headers: dict[str, str], clients: int = 4) -> Iterator[Load]:
+def load(stack: Compose, headers: dict[str, str], clients: int = 2) -> Iterator[Load]:
     """Clients that predict, and look at the registry every tenth time."""
     found, over, lock = Load(), threading.Event(), threading.Lock()
     body = json.dumps(PAIR).encode()
@@ -212,7 +212,7 @@ def load(stack: Compose, headers: dict[str, str], clients: int = 4) -> Iterator[
                 found.sent += 1
                 found.longest = max(found.longest, time.monotonic() - began)
                 judge(*got)
-            time.sleep(0.02)
+            time.sleep(0.05)
 
     def judge(status: int, kind: str, content: bytes) -> None:
         try:
