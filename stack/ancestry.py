@@ -18,9 +18,10 @@ class Ancestor:
     def is_alive(self) -> bool:
         """Whether it has not ended."""
         try:
-            return _stat(self.pid)[1] == self.started
+            state, _, started = _stat(self.pid)
         except OSError:
             return False
+        return started == self.started and state != "Z"  # ended, and nobody has asked how
 
 
 def ancestors() -> list[Ancestor]:
@@ -32,7 +33,7 @@ def ancestors() -> list[Ancestor]:
     found, pid = [], os.getppid()
     with suppress(OSError):
         while RUN in os.environ and pid > 1:
-            parent, started = _stat(pid)
+            _, parent, started = _stat(pid)
             found.append(Ancestor(pid, started))
             if mark not in Path(f"/proc/{pid}/environ").read_bytes().split(b"\0"):
                 return found  # it made the run, so it does not have it in its environment
@@ -40,7 +41,7 @@ def ancestors() -> list[Ancestor]:
     return []
 
 
-def _stat(pid: int) -> tuple[str, str]:
-    """Parent and time of start."""
+def _stat(pid: int) -> tuple[str, str, str]:
+    """State, parent and time of start."""
     fields = Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()
-    return fields[1], fields[19]
+    return fields[0], fields[1], fields[19]

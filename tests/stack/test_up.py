@@ -8,14 +8,18 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 import requests
+from mlflow import MlflowClient
+from mlflow.entities import Run
 
 from stack.processes import MARK, members
 from tests.conftest import EXPERIMENT, PROJECT, QUICK, Store
+from tests.gateway import servers
 from tests.gateway.conftest import PAIR
 from tests.serving.conftest import BYTECODE, children, free_port, wait_for
 
@@ -214,6 +218,42 @@ def test_a_service_that_cannot_start_stops_all_of_it(start: Callable[..., Stack]
     assert "model   | error: MODEL_STATE /proc/nowhere cannot be written" in stack.said
     assert stack.said.strip().endswith("before it answered: its lines above say why")
     stack.leaves_nothing()
+
+
+@pytest.mark.parametrize("kind", ["database", "server"])
+def test_the_run_of_a_service_does_not_lie_among_the_trainings(
+    store: Store, tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    port = free_port()
+    for name, value in BYTECODE.items():
+        monkeypatch.setenv(name, value)
+    environment = store.environment() | BYTECODE | {
+        "MODEL_PORT": str(port), "MODEL_STATE": str(tmp_path / "model")}
+    with ExitStack() as running:
+        if kind == "server":
+            (tmp_path / "mlflow").mkdir()
+            environment["MLFLOW_TRACKING_URI"] = running.enter_context(
+                servers.mlflow_server(tmp_path / "mlflow"))
+        client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+        service = subprocess.Popen(
+            [sys.executable, "-m", "mlflow", "run", ".", "-e", "serve", "--env-manager", "local"],
+            cwd=PROJECT, env=environment, start_new_session=True)
+        try:
+            wait_for(lambda: _answers(f"http://127.0.0.1:{port}/health"), 120)
+        finally:
+            os.killpg(service.pid, signal.SIGTERM)
+            service.wait(60)
+
+        def trainings() -> list[Run]:
+            experiment = client.get_experiment_by_name(EXPERIMENT)
+            assert experiment
+            return client.search_runs([experiment.experiment_id])
+
+        wait_for(lambda: not trainings(), 60)
+        if kind == "database":
+            services = client.get_experiment_by_name("services")
+            assert services
+            assert len(client.search_runs([services.experiment_id])) == 1
 
 
 def test_only_processes_that_carry_the_mark_are_found() -> None:
