@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from sklearn.linear_model import LogisticRegression
@@ -273,8 +272,9 @@ def search(
         held = x[test]
         return float(scorer(model, held, y[test])), model.decision_function(held)
 
-    tasks = [(test, c) for c in c_values for _, test in folds]
-    results = Parallel(n_jobs=-1, prefer="threads")(delayed(one)(*task) for task in tasks)
+    # one after the other: liblinear draws its random numbers from one generator a process, so
+    # threads would take each other's, and the same data and seed give another model every time
+    results = [one(test, c) for c in c_values for _, test in folds]
     grid = Grid(c_values, np.array([score for score, _ in results]).reshape(
         len(c_values), len(folds)).T)
     out_of_fold = np.empty(len(y))
