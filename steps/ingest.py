@@ -195,7 +195,6 @@ def ingest(parameters: IngestParameters) -> None:
                     "data_quality.json")
     mlflow.log_metrics({f"rows_{name}": count for name, count in counts.items()})
     progress.finish()
-    mlflow.log_metrics({f"seconds_{k.split()[0]}": v for k, v in progress.seconds.items()})
     _print_report(counts, faults, unknown)
     reuse.mark("ingest", digest)
 
