@@ -195,10 +195,10 @@ def candidate_texts() -> dict[str, str]:
     from pathlib import Path
 
     from steps.ingest import candidates_table
-    from steps.records import Candidate, read
+    from steps.records import Candidate, batches
 
     path = Path(__file__).resolve().parents[2] / "data" / "sample" / "applicants.json"
-    table, _ = candidates_table(read(path, Candidate))
+    table, _ = candidates_table(batches(path, Candidate))
     return dict(zip(table["codigo"], table["cv_pt"], strict=True))
 
 
