@@ -170,7 +170,7 @@ def test_shuffling_the_vacancies_changes_the_ranking_and_not_the_described_model
         0.5), on)
     assert own.estimates["pool_auc"].value > 0.8
     assert blind.estimates["pool_auc"].value < own.estimates["pool_auc"].value - 0.15
-    of_cv = trained.version.described().cv_part(features.corpus, pool)
+    of_cv = trained.version.described("holdout").cv_part(features.corpus, pool)
     described_blind = judge(Contender("described, shuffled", lambda _: of_cv, own.hire, 0.5), on)
     for name in ("pool_auc", "pool_mrr", "pool_recall_at_10"):
         assert described_blind.estimates[name] == described.estimates[name]
