@@ -2,7 +2,7 @@
 
 import json
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,8 @@ from mlflow.projects import _parse_kubernetes_config, _project_spec
 from mlflow.projects import kubernetes as backend
 from mlflow.projects.utils import get_entry_point_command, get_run_env_vars, load_project
 
+from steps.failure import Terminated
+from steps.progress import Progress
 from tests import cluster as doubles
 from tests.cluster import DIGEST, IMAGE
 from tests.conftest import PROJECT, Store
@@ -139,3 +141,26 @@ def test_mlflow_submits_the_job_and_follows_it_to_its_end(
                  for v in job["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert variables["MLFLOW_RUN_ID"] == run.info.run_id
     assert variables["MLFLOW_TRACKING_URI"] == "http://mlflow.jobmatch:5001"
+
+
+# MLflow cancels a job with a DELETE without propagationPolicy, on which Kubernetes orphans the pod
+
+
+def test_a_pod_that_was_left_stops_at_its_next_stage(store: Store) -> None:
+    progress = Progress({"fitting": 1, "judging": 1})
+    with mlflow.start_run() as run, mlflow.start_run(nested=True):
+        progress.stage("fitting")
+        store.client.set_terminated(run.info.run_id, "KILLED")
+        with pytest.raises(Terminated):
+            progress.stage("judging")
+
+
+def test_a_pod_that_starts_when_it_was_stopped_already_does_nothing(
+    store: Store, step: Callable, small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    store.client.set_terminated(run_id, "KILLED")
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    assert step("train", data_dir=small_data).code == 143
+    assert store.client.get_run(run_id).info.status == "KILLED"
+    assert len(store.runs()) == 1
