@@ -48,7 +48,8 @@ COMPLETE = {"vacancies": 14_000, "candidates": 42_000, "prospects": 54_000}
 QUERIES = 20
 PARSING_AND_FITTING = {
     "ingest": ("seconds_reading", "seconds_cleaning"),
-    "featurize": ("seconds_splitting", "seconds_tokenising", "seconds_fitting"),
+    "featurize": ("seconds_splitting", "seconds_tokenising",
+                  "seconds_fitting_the_vectorisers"),
     "train": ("seconds_reading_the_features", "seconds_fitting"),
 }
 """What the baseline does too: parsing, vectorising, grid search. The steps' other seconds go to

@@ -5,7 +5,6 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import scipy.sparse as sp
-from joblib import Parallel, delayed
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from sklearn.linear_model import LogisticRegression
@@ -179,6 +178,16 @@ def hire_features(data: Data, pairs: Pairs) -> sp.csr_matrix:
         [TITLE_SCALE * data.vacancies.title[v], data.vacancies.body[v], unit[c]])
 
 
+def alike(pairs: Pairs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs without a CV, of one vacancy and with one outcome, have the same features: one of each
+    kind, and for every pair its kind. Their weights add up to the same loss."""
+    vacancies = int(pairs.vacancy.max()) + 1
+    kind = np.where(pairs.candidate < 0, pairs.vacancy + vacancies * pairs.hired,
+                    2 * vacancies + np.arange(len(pairs)))
+    _, distinct, row_of = np.unique(kind, return_index=True, return_inverse=True)
+    return distinct, row_of
+
+
 def side_by_side(blocks: Sequence[sp.csr_matrix]) -> sp.csr_matrix:
     """The blocks' columns one after the other, as `scipy.sparse.hstack`, which would write every
     entry's row out on the way."""
@@ -204,16 +213,18 @@ def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
     posting = data.posting[pairs.vacancy]
     _require_groups(posting, p.grid_search_cv)
     y = pairs.hired
-    x = hire_features(data, pairs)
+    distinct, row_of = alike(pairs)
+    x = hire_features(data, pairs.where(distinct))
     if fixed is None:
-        require_no_leak(x, y, posting, data, p)
+        require_no_leak(x, y[distinct], posting[distinct], data, p)
         report(0.35)
     per_vacancy = np.bincount(pairs.vacancy)[pairs.vacancy]
     weight = np.where(pairs.undecided, p.undecided_weight, 1) / np.sqrt(per_vacancy)
     c_values = p.grid_search_c_values if fixed is None else (fixed.hire_grid.best_c,)
-    grid, out_of_fold = search(x, y, posting, weight, p, c_values)
+    grid, out_of_fold = search(x, y, posting, weight, p, c_values, row_of=row_of)
     report(0.9)
-    model = many_columns(grid.best_c, p).fit(x, y, sample_weight=weight)
+    model = many_columns(grid.best_c, p).fit(
+        x, y[distinct], sample_weight=np.bincount(row_of, weights=weight))
     platt = LogisticRegression(C=1e9).fit(
         out_of_fold[:, None], y, sample_weight=0.5 ** (age / CALIBRATION_HALF_LIFE))
     terms = data.candidates.unit.shape[1]
@@ -256,12 +267,18 @@ def search(
     x: sp.csr_matrix | NDArray, y: NDArray, groups: NDArray, weight: NDArray, p: TrainParameters,
     c_values: tuple[float, ...],
     regression: Callable[[float, TrainParameters], LogisticRegression] = many_columns,
+    row_of: NDArray[np.int64] | None = None,
 ) -> tuple[Grid, NDArray[np.float64]]:
     """Grid search over C with folds grouped by vacancy (by its text: reposts stay together).
 
-    Returns the grid and, for the best C, the out-of-fold logit of every row.
+    y, groups, weight: one value a pair; row_of: the row of x with its features, which it shares
+    only with pairs of the same group and outcome (by default each has a row of its own).
+    Returns the grid and, for the best C, the out-of-fold logit of every pair.
     """
-    folds = list(GroupKFold(p.grid_search_cv).split(x, y, groups))
+    row_of = np.arange(len(y)) if row_of is None else row_of
+    label = np.empty(x.shape[0], y.dtype)
+    label[row_of] = y
+    folds = list(GroupKFold(p.grid_search_cv).split(y, y, groups))
     if any(len(np.unique(y[part])) < 2 for fold in folds for part in fold):
         folds = _spread_folds(y, groups, p)
     scorer = get_scorer(p.grid_search_scoring)
@@ -269,12 +286,14 @@ def search(
     def one(test: NDArray, c: float) -> tuple[float, NDArray]:
         weight_here = weight.copy()  # a weight of 0 leaves a row out, without copying the others
         weight_here[test] = 0
-        model = regression(c, p).fit(x, y, sample_weight=weight_here)
-        held = x[test]
+        model = regression(c, p).fit(
+            x, label, sample_weight=np.bincount(row_of, weights=weight_here))
+        held = x[row_of[test]]
         return float(scorer(model, held, y[test])), model.decision_function(held)
 
-    tasks = [(test, c) for c in c_values for _, test in folds]
-    results = Parallel(n_jobs=-1, prefer="threads")(delayed(one)(*task) for task in tasks)
+    # one after the other: liblinear draws its random numbers from one generator a process, so
+    # threads would take each other's, and the same data and seed give another model every time
+    results = [one(test, c) for c in c_values for _, test in folds]
     grid = Grid(c_values, np.array([score for score, _ in results]).reshape(
         len(c_values), len(folds)).T)
     out_of_fold = np.empty(len(y))

@@ -16,7 +16,7 @@ class Progress:
     """Reports the stages of one step.
 
     Each stage is given with its share of the whole, in percent; `seconds` holds how long each
-    took, for the run's metrics.
+    took.
     """
 
     def __init__(self, stages: dict[str, float]) -> None:
@@ -73,12 +73,14 @@ class Progress:
         mlflow.set_tag("jobmatch.percent", f"{percent:.0f}")
 
     def finish(self) -> None:
-        """All stages are over."""
+        """All stages are over: their seconds become the run's metrics `seconds_<stage>`."""
         self._close()
         self._say("done", 100)
         if self._bar:
             self._bar.close()
         mlflow.set_tags({"jobmatch.stage": "done", "jobmatch.percent": "100"})
+        mlflow.log_metrics(
+            {f"seconds_{name.replace(' ', '_')}": took for name, took in self.seconds.items()})
 
     def _close(self) -> None:
         if self._current is None:

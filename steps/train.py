@@ -189,7 +189,6 @@ def train(p: TrainParameters) -> None:
     mlflow.set_tags({"jobmatch.version": number,
                      "jobmatch.gate": "passed" if passed else f"failed: {reason}"})
     progress.finish()
-    mlflow.log_metrics({f"seconds_{k.replace(' ', '_')}": v for k, v in progress.seconds.items()})
     mlflow.log_metric("peak_memory_mb", _peak_memory_mb())
     print_table(judgements, on, HOLDOUT)
     _say_what_next(number, own, passed, reason, live,
