@@ -5,6 +5,7 @@ import os
 import signal
 import sys
 import tempfile
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from tempfile import TemporaryDirectory
@@ -22,6 +23,7 @@ from steps.processes import end_abandoned, mark_own
 P = TypeVar("P", bound=Parameters)
 ERROR = "jobmatch.error"
 STOP = (signal.SIGTERM, signal.SIGINT)
+SECONDS_TO_FINISH_A_WRITE = 5.0
 STOPPED = "stopped; nothing was registered or moved"
 
 
@@ -83,6 +85,7 @@ def past_stopping() -> None:
     """From here on SIGTERM and Ctrl-C come too late: what has begun is brought to its end."""
     for number in STOP:
         signal.signal(number, signal.SIG_IGN)
+    signal.setitimer(signal.ITIMER_REAL, 0)
 
 
 def one_line(error: Exception) -> str:
@@ -142,5 +145,26 @@ def _log_parameters(run_id: str, parameters: Parameters) -> None:
 
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
-    past_stopping()  # Ctrl-C under `mlflow run` brings both signals: one is enough
-    raise Terminated
+    """Stop at once, but not in the middle of a write to the store: broken off, it can leave the
+    database locked for the very process that has to say there that it was stopped."""
+    for number in STOP:  # Ctrl-C under `mlflow run` brings both signals: one is enough
+        signal.signal(number, signal.SIG_IGN)
+    deadline = time.monotonic() + SECONDS_TO_FINISH_A_WRITE
+
+    def stop(_signum: int, frame: FrameType | None) -> None:
+        if _writes(frame) and time.monotonic() < deadline:
+            signal.setitimer(signal.ITIMER_REAL, 0.01)
+            return
+        raise Terminated
+
+    signal.signal(signal.SIGALRM, stop)
+    stop(signum, frame)
+
+
+def _writes(frame: FrameType | None) -> bool:
+    """Whether this frame, or one that called it, is MLflow's."""
+    while frame:
+        if frame.f_globals.get("__name__", "").startswith("mlflow."):
+            return True
+        frame = frame.f_back
+    return False
