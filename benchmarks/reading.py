@@ -10,13 +10,13 @@ import time
 from pathlib import Path
 
 from steps.ingest import candidates_table, pairs_table, vacancies_table
-from steps.records import Candidate, ProspectList, Vacancy, read
+from steps.records import Candidate, ProspectList, Vacancy, batches, read
 
 
 def main(data_dir: Path, result: Path) -> None:
     began = time.perf_counter()
     vacancies, _ = vacancies_table(read(data_dir / "vagas.json", Vacancy))
-    candidates, _ = candidates_table(read(data_dir / "applicants.json", Candidate))
+    candidates, _ = candidates_table(batches(data_dir / "applicants.json", Candidate))
     pairs_table(read(data_dir / "prospects.json", ProspectList), vacancies, candidates)
     seconds = time.perf_counter() - began
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024

@@ -3,6 +3,10 @@
 The lock is a flock on a file; the process of `mlflow run` inherits it, so that it is held exactly
 as long as that process lives, whatever becomes of the gateway. A run of ours that MLflow calls
 RUNNING while the lock is free has lost its process: it is ended as KILLED by whoever looks.
+
+For a backend other than local, `mlflow run` follows a job elsewhere, in a run that it makes itself
+(MLflow 3.17 ignores --run-id there). It is given a name that nobody else uses, by which its run is
+found and made ours; such a run is under way for as long as MLflow says so.
 """
 
 import fcntl
@@ -27,10 +31,12 @@ from gateway.upstream import MissingError, TrackingServer
 
 _log = logging.getLogger("gateway.training")
 
-EXPERIMENT = "jobmatch"
+EXPERIMENT, NAME = "jobmatch", "train"
 LAUNCHER_TAG, USER_TAG, ERROR_TAG = "jobmatch.launcher", "jobmatch.requested_by", "jobmatch.error"
 UNDER_WAY = ("RUNNING", "SCHEDULED")
 STOP_SECONDS = 10.0
+HAND_OVER_SECONDS = 50.0
+"""How long `mlflow run` may take to make its run: below the minute that proxies usually wait."""
 LOCAL = "local"
 
 
@@ -45,6 +51,7 @@ class Trainings:
         self._tracking = tracking
         self._count = count
         self._lock = settings.state_dir / "training.lock"
+        self._record_lock = settings.state_dir / "training.json.lock"
         self._record = settings.state_dir / "training.json"
         self._logs = settings.state_dir / "training"
         self._launcher = _identity(settings.state_dir)
@@ -54,20 +61,83 @@ class Trainings:
     def start(self, parameters: Mapping[str, object], user: str) -> str:
         """Start `mlflow run . -e train` and return the run's id.
 
-        Raises Problem: one is under way, or the tracking server does not answer.
+        Raises Problem: one is under way, the tracking server does not answer, or `mlflow run`
+        cannot be started or ends without having made a run.
         """
         self.reconcile()
         with self._locked_or_busy() as lock:
-            write_private(self._record, "{}")
-            if self._settings.project_backend != LOCAL and (other := self._under_way()):
+            self._remember()
+            if self._local:
+                return self._start_here(parameters, user, lock)
+            if other := self._under_way():
                 raise _busy(other)
-            run_id = self._create_run(user)
-            try:
-                self._launch(run_id, parameters, lock)
-            except OSError as error:
-                _log.error("cannot start `mlflow run`: %s", error.strerror)
-                self._end(run_id, "FAILED", "the training process could not be started")
-                raise Problem("internal", "the training process could not be started") from error
+            return self._hand_over(parameters, user, lock)
+
+    @property
+    def _local(self) -> bool:
+        return self._settings.project_backend == LOCAL
+
+    def _start_here(self, parameters: Mapping[str, object], user: str, lock: int) -> str:
+        run_id = self._create_run(user)
+        try:
+            process = self._launch(run_id, parameters, lock, run_id=run_id)
+        except Problem as problem:
+            self._end(run_id, "FAILED", problem.detail)
+            raise
+        self._watch(run_id, process)
+        return run_id
+
+    def _hand_over(self, parameters: Mapping[str, object], user: str, lock: int) -> str:
+        name = uuid.uuid4().hex
+        process = self._launch(name, parameters, lock, run_name=name, user=user)
+        try:
+            run_id = self._made_by(process, name)
+        except Exception:
+            if process.poll() is None:
+                _stop_group(process.pid, name, signal.SIGINT, lambda: process.poll() is not None)
+                process.wait()
+            with suppress(Problem, MissingError):  # it may have made one after all
+                if made := self._adopt():
+                    self._end(made, "FAILED", "the training could not be handed over")
+            self._remember()
+            raise
+        self._watch(run_id, process)
+        return run_id
+
+    def _made_by(self, process: subprocess.Popen[bytes], name: str) -> str:
+        """The id of the run that `mlflow run` makes, once it has. Raises Problem: it made none."""
+        deadline = time.monotonic() + HAND_OVER_SECONDS
+        while True:
+            ended = process.poll() is not None  # before the look: it may end right after making it
+            if run_id := self._adopt():
+                return run_id
+            if ended or time.monotonic() > deadline:
+                raise Problem("internal", "the training could not be handed over: see "
+                                          f"training/{name}.log in the gateway's state")
+            time.sleep(0.5)
+
+    def _adopt(self) -> str | None:
+        """The recorded training's id; a run that `mlflow run` made is made ours before.
+
+        None as long as it has made none.
+        """
+        with exclusive(self._record_lock):
+            recorded = self._recorded()
+            name = recorded.get("run_name")
+            if name is None:
+                return recorded.get("run_id")
+            run = next(iter(self._runs(f"attributes.run_name = '{name}'")), None)
+            if run is None:
+                return None
+            run_id, known = str(run["info"]["run_id"]), tags_of(run)
+            for key, value in self._tags(recorded["user"]).items():
+                if key not in known or key == "mlflow.user":  # it may have got on already
+                    self._tracking.tag_run(run_id, key, value)
+            with suppress(FileNotFoundError):
+                (self._logs / f"{name}.log").rename(self._logs / f"{run_id}.log")
+            self._remember(run_id=run_id, pid=recorded["pid"])
+            # last, because until here the run is found by its name
+            self._tracking.tag_run(run_id, "mlflow.runName", NAME)
         return run_id
 
     @contextmanager
@@ -91,43 +161,59 @@ class Trainings:
         return None
 
     def _create_run(self, user: str) -> str:
-        tags = {
-            "mlflow.runName": "train", "mlflow.user": user, "jobmatch.stage": "starting",
-            "jobmatch.percent": "0", LAUNCHER_TAG: self._launcher, USER_TAG: user,
-        }  # fmt: skip
         run = self._tracking.post(
             "runs/create",
             experiment_id=self._tracking.experiment_id(EXPERIMENT),
             start_time=_now(),
-            tags=[{"key": key, "value": value} for key, value in tags.items()],
+            run_name=NAME,
+            tags=[{"key": key, "value": value} for key, value in self._tags(user).items()],
         )
         return str(run["run"]["info"]["run_id"])
 
-    def _launch(self, run_id: str, parameters: Mapping[str, object], lock: int) -> None:
-        self._logs.mkdir(mode=0o700, exist_ok=True)
-        log = os.open(
-            self._logs / f"{run_id}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
-        )
-        try:
-            process = subprocess.Popen(  # a list, never a shell  # nosec B603
-                self._command(run_id, parameters),
-                cwd=self._settings.project_dir,
-                env=self._environment(),
-                stdin=subprocess.DEVNULL,
-                stdout=log,
-                stderr=log,
-                start_new_session=True,
-                pass_fds=(lock,),
-            )
-        finally:
-            os.close(log)
-        write_private(self._record, json.dumps({"run_id": run_id, "pid": process.pid}))
-        threading.Thread(target=self._wait, args=(run_id, process), daemon=True).start()
+    def _tags(self, user: str) -> dict[str, str]:
+        """What a run of ours begins with."""
+        return {
+            "mlflow.user": user, "jobmatch.stage": "starting", "jobmatch.percent": "0",
+            LAUNCHER_TAG: self._launcher, USER_TAG: user,
+        }  # fmt: skip
 
-    def _command(self, run_id: str, parameters: Mapping[str, object]) -> list[str]:
+    def _launch(
+        self, name: str, parameters: Mapping[str, object], lock: int, **facts: str
+    ) -> subprocess.Popen[bytes]:
+        """Start `mlflow run`, which holds the lock from now on, and record it with these facts.
+
+        Raises Problem when it cannot be started.
+        """
+        try:
+            self._logs.mkdir(mode=0o700, exist_ok=True)
+            log = os.open(
+                self._logs / f"{name}.log", os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600
+            )
+            try:
+                process = subprocess.Popen(  # a list, never a shell  # nosec B603
+                    self._command(name, parameters),
+                    cwd=self._settings.project_dir,
+                    env=self._environment(),
+                    stdin=subprocess.DEVNULL,
+                    stdout=log,
+                    stderr=log,
+                    start_new_session=True,
+                    pass_fds=(lock,),
+                )
+            finally:
+                os.close(log)
+            self._remember(pid=process.pid, **facts)
+        except OSError as error:
+            _log.error("cannot start `mlflow run`: %s", error.strerror)
+            raise Problem("internal", "the training process could not be started") from error
+        return process
+
+    def _command(self, name: str, parameters: Mapping[str, object]) -> list[str]:
         settings = self._settings
+        known_by = (["--run-id", name] if self._local
+                    else ["--experiment-name", EXPERIMENT, "--run-name", name])
         command = [
-            sys.executable, "-m", "mlflow", "run", ".", "-e", "train", "--run-id", run_id,
+            sys.executable, "-m", "mlflow", "run", ".", "-e", "train", *known_by,
             "--env-manager", "local", "--backend", settings.project_backend,
         ]  # fmt: skip
         if settings.project_backend_config:
@@ -153,11 +239,18 @@ class Trainings:
             kept["MLFLOW_TRACKING_PASSWORD"] = self._settings.tracking_password.get_secret_value()
         return kept
 
+    def _watch(self, run_id: str, process: subprocess.Popen[bytes]) -> None:
+        threading.Thread(target=self._wait, args=(run_id, process), daemon=True).start()
+
     def _wait(self, run_id: str, process: subprocess.Popen[bytes]) -> None:
         """Collect the process when it ends, so that no zombie stays, and see to its run."""
         status = process.wait()
-        if status >= 0:  # a signal means that it was stopped, which is counted there
-            self._count("finished" if status == 0 else "failed")
+        # stopped: whoever did it counts it and ends the run. An interrupted `mlflow run` exits as
+        # if it had failed, so the signal alone does not tell
+        recorded = self._recorded()
+        if status < 0 or (recorded.get("run_id") == run_id and "stopping" in recorded):
+            return
+        self._count("finished" if status == 0 else "failed")
         with suppress(Problem, MissingError):
             if status > 0 and self._status(run_id) in UNDER_WAY:
                 self._end(run_id, "FAILED",
@@ -188,16 +281,24 @@ class Trainings:
             raise Problem("conflict", f"this training is over ({run['info']['status'].lower()})")
         recorded = self._recorded()
         if recorded.get("run_id") == run_id and not self._lock_is_free():
+            with exclusive(self._record_lock):
+                self._remember(**(recorded | {"stopping": True}))
             # `mlflow run` cancels a job on another backend when it is interrupted
-            ask = signal.SIGTERM if self._settings.project_backend == LOCAL else signal.SIGINT
+            ask = signal.SIGTERM if self._local else signal.SIGINT
             _stop_group(int(recorded["pid"]), run_id, ask, self._lock_is_free)
         if self._status(run_id) != "KILLED":
             self._end(run_id, "KILLED", None)
 
     def reconcile(self) -> None:
-        """End as KILLED every run of ours that has lost its process. Raises Problem."""
-        # on another backend the training is not a process of this machine
-        if self._settings.project_backend != LOCAL or not self._lock_is_free():
+        """End as KILLED every run of ours that has lost its process. Raises Problem.
+
+        On another backend the training is not a process of this machine: there it completes what
+        a gateway that is gone had begun.
+        """
+        if not self._local:
+            self._adopt()
+            return
+        if not self._lock_is_free():
             return
         for run in self._runs_under_way():
             run_id = run["info"]["run_id"]
@@ -215,11 +316,13 @@ class Trainings:
         return next((run["info"]["run_id"] for run in self._runs_under_way()), None)
 
     def _runs_under_way(self) -> list[dict[str, Any]]:
+        return self._runs(f"attributes.status = 'RUNNING' AND "
+                          f"tags.`{LAUNCHER_TAG}` = '{self._launcher}'")
+
+    def _runs(self, which: str) -> list[dict[str, Any]]:
         return list(self._tracking.pages(
             "POST", "runs/search", "runs",
-            experiment_ids=[self._tracking.experiment_id(EXPERIMENT)],
-            filter=f"attributes.status = 'RUNNING' AND "
-                   f"tags.`{LAUNCHER_TAG}` = '{self._launcher}'",
+            experiment_ids=[self._tracking.experiment_id(EXPERIMENT)], filter=which,
         ))  # fmt: skip
 
     def _status(self, run_id: str) -> str:
@@ -229,6 +332,9 @@ class Trainings:
         if error:
             self._tracking.tag_run(run_id, ERROR_TAG, error)
         self._tracking.end_run(run_id, status, _now())
+
+    def _remember(self, **facts: object) -> None:
+        write_private(self._record, json.dumps(facts))
 
     def _recorded(self) -> dict[str, Any]:
         try:

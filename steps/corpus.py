@@ -34,8 +34,8 @@ class Pairs:
     def __len__(self) -> int:
         return len(self.vacancy)
 
-    def where(self, mask: NDArray[np.bool_]) -> "Pairs":
-        return Pairs(*(getattr(self, name)[mask] for name in self.__dataclass_fields__))
+    def where(self, chosen: NDArray[np.bool_] | NDArray[np.int64]) -> "Pairs":
+        return Pairs(*(getattr(self, name)[chosen] for name in self.__dataclass_fields__))
 
     @property
     def joined(self) -> NDArray[np.bool_]:

@@ -37,6 +37,8 @@ class DescribedModel:
     vectorisers: dict[str, Vectoriser]
     coefficients: list[float]
     intercept: float
+    c: float
+    """As the grid search chose it."""
 
     def logits(self, corpus: Corpus, pairs: Pairs) -> NDArray[np.float64]:
         return _side_by_side(self.vectorisers, corpus, pairs) @ self.coefficients + self.intercept
@@ -53,17 +55,22 @@ class DescribedModel:
 
 
 def fit_described(
-    vectorisers: dict[str, Vectoriser], corpus: Corpus, pairs: Pairs, p: TrainParameters
+    vectorisers: dict[str, Vectoriser], corpus: Corpus, pairs: Pairs, p: TrainParameters,
+    fixed: DescribedModel | None = None,
 ) -> DescribedModel:
-    """Fit on the joined training pairs, with the same grid over C."""
+    """Fit on the joined training pairs, with the same grid over C; with `fixed`, at its C."""
     x = _side_by_side(vectorisers, corpus, pairs)
-    even = np.ones(len(pairs))
+    c = _best_c(x, corpus, pairs, p) if fixed is None else fixed.c
+    model = many_columns(c, p).fit(x, pairs.hired)
+    return DescribedModel(vectorisers, model.coef_[0].tolist(), float(model.intercept_[0]), c)
+
+
+def _best_c(x: sp.csr_matrix, corpus: Corpus, pairs: Pairs, p: TrainParameters) -> float:
     posting = corpus.postings[pairs.vacancy]
     folds = min(p.grid_search_cv, len(np.unique(posting[pairs.hired == 1])))
     p = p.model_copy(update={"grid_search_cv": max(folds, 2)})
-    grid, _ = search(x, pairs.hired, posting, even, p, p.grid_search_c_values)
-    model = many_columns(grid.best_c, p).fit(x, pairs.hired)
-    return DescribedModel(vectorisers, model.coef_[0].tolist(), float(model.intercept_[0]))
+    grid, _ = search(x, pairs.hired, posting, np.ones(len(pairs)), p, p.grid_search_c_values)
+    return grid.best_c
 
 
 def write_described(path: Path, model: DescribedModel) -> None:
@@ -73,7 +80,7 @@ def write_described(path: Path, model: DescribedModel) -> None:
 def read_described(path: Path) -> DescribedModel:
     value = read_json(path)
     vectorisers = {name: Vectoriser(**v) for name, v in value["vectorisers"].items()}
-    return DescribedModel(vectorisers, value["coefficients"], value["intercept"])
+    return DescribedModel(vectorisers, value["coefficients"], value["intercept"], value["c"])
 
 
 def _side_by_side(

@@ -13,6 +13,7 @@ import mlflow
 import numpy as np
 import polars as pl
 from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 from pydantic import Field
 
@@ -37,7 +38,7 @@ from steps.registry import PRODUCTION, STAGING, resolve, version_at
 from steps.report import log_judgement, print_table
 from steps.session import run_step
 from steps.tokens import tokenise
-from steps.versions import Version, load_version
+from steps.versions import UnreadableVersion, Version, load_version
 
 
 class EvaluateParameters(IngestParameters):
@@ -70,9 +71,9 @@ def judge_all(
     vacancies, candidates = corpus.vectors(fitted.terms, fitted.space)
     judgements = []
     for number, contender in enumerate((
-        random_contender(on),
+        random_contender(on, version.hired_share[part]),
         cosine_contender(vacancies, candidates, on),
-        described_contender(version.described(), corpus, on),
+        described_contender(version.described(part), corpus, on),
     )):
         judgements.append(judge(contender, on))
         progress.within(number / 5)
@@ -84,6 +85,16 @@ def judge_all(
         version.name, fitted.scorer, vacancies, candidates, fitted.threshold, on
     ), on))
     return judgements
+
+
+def readable(version: ModelVersion | None) -> Version | None:
+    """The version in production; None where there is none, or where it cannot be read: that must
+    not stop the work on another one."""
+    try:
+        return load_version(str(version.version)) if version else None
+    except UnreadableVersion as error:
+        print(f"not compared with production: {error}")
+        return None
 
 
 def judge_version(corpus: Corpus, on: Held, version: Version) -> Judgement | None:
@@ -114,11 +125,10 @@ def evaluate(p: EvaluateParameters) -> None:
     filled = np.flatnonzero((candidates["cv_pt"].str.strip_chars() != "").to_numpy())
     on = held(pairs, judged, dates, filled, p.random_state)
     progress.stage("judging")
-    current = version_at(client, PRODUCTION)
-    production = load_version(str(current.version)) if current else None
+    production = readable(version_at(client, PRODUCTION))
     judgements = judge_all(corpus, on, version, part, production, progress)
     progress.stage("writing the report")
-    log_judgement(judgements, on, version.part(part), corpus.tokens, version.name, part)
+    log_judgement(judgements, on, version, part, corpus.tokens)
     mlflow.set_tags({"jobmatch.version": version.number, "jobmatch.part": part})
     progress.finish()
     print_table(judgements, on, part)

@@ -210,8 +210,8 @@ def featurize(p: FeaturizeParameters) -> None:
     """Make the features and log them on the active run."""
     digest = result_digest(p)
     tables = ingest.bring_about(select(IngestParameters, p))
-    progress = Progress({"splitting": 1, "tokenising": 30, "fitting the vectorisers": 55,
-                         "logging the features": 14})
+    progress = Progress({"splitting": 1, "tokenising": 30, "fitting the vectorisers": 35,
+                         "fitting them on everything": 20, "logging the features": 14})
     progress.stage("splitting")
     vacancies, candidates, listed = (
         pl.read_parquet(tables / f"{name}.parquet") for name in ingest.TABLES
@@ -234,11 +234,10 @@ def featurize(p: FeaturizeParameters) -> None:
     every = np.arange(len(dates)), np.flatnonzero(filled)
     counted = count_all(corpus.tokens, documents_of(corpus, *every), p.min_df)
     earlier = np.flatnonzero(~held_out), np.flatnonzero(seen)
-    parts = {
-        "holdout": fit_space(corpus, counted, training, *earlier, p),
-        "final": fit_space(corpus, counted, pairs, *every, p),
-    }
+    parts = {"holdout": fit_space(corpus, counted, training, *earlier, p)}
     described = described_vectorisers(corpus, counted, training.where(training.joined), p)
+    progress.stage("fitting them on everything")
+    parts["final"] = fit_space(corpus, counted, pairs, *every, p)
     del counted
     progress.stage("logging the features")
     last_day = np.max(dates[~np.isnat(dates)])
@@ -261,7 +260,6 @@ def featurize(p: FeaturizeParameters) -> None:
         "held_out_pairs": int((held_out[pairs.vacancy] & pairs.joined).sum()),
     })
     progress.finish()
-    mlflow.log_metrics({f"seconds_{k.split()[0]}": v for k, v in progress.seconds.items()})
     print(f"{len(corpus.tokens):,} distinct texts, {len(corpus.tokens.ids):,} words, vacancies "
           f"from {first_day} on are held out")
     reuse.mark("featurize", digest)

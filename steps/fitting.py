@@ -8,7 +8,7 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import get_scorer, get_scorer_names
+from sklearn.metrics import get_scorer, roc_auc_score
 from sklearn.model_selection import GroupKFold
 from sklearn.utils import check_random_state
 
@@ -30,30 +30,37 @@ GATE_QUANTILE, GATE_DEPTH = 0.1, 2.0
 takes `GATE_DEPTH` from the probability's logit where a CV shares nothing with the vacancy."""
 DUAL_TOLERANCE = 0.1
 """Logits then differ by less than 0.01 from those at 0.0001 (docs/performance.md)."""
-IMPLAUSIBLE_AUC = 0.97
-"""A single column that tells the outcome this well must have seen it."""
+SCORERS = ("roc_auc", "average_precision", "neg_log_loss", "neg_brier_score", "f1", "precision",
+           "recall", "accuracy", "balanced_accuracy")
+"""Those of scikit-learn that judge a classifier of two classes."""
+SMALLEST_C = 1e-6
+"""Beyond it, and beyond its inverse, liblinear's numbers overflow or do not move."""
+IMPLAUSIBLE_AUC = 0.85
+"""A single column that tells the outcome this well must have seen it: on real records those that
+have not stay below 0.76 (docs/model.md)."""
 
 
 class TrainParameters(FeaturizeParameters):
     grid_search_c_values: FloatList
     grid_search_cv: int = Field(ge=2, le=50)
     grid_search_scoring: str
-    logistic_regression_max_iter: int = Field(ge=1)
+    logistic_regression_max_iter: int = Field(ge=1, le=1_000_000)
     negatives_per_pair: int = Field(ge=1, le=1000)
     undecided_weight: float = Field(gt=0, le=1)
 
     @field_validator("grid_search_c_values")
     @classmethod
     def _positive(cls, values: tuple[float, ...]) -> tuple[float, ...]:
-        if not values or min(values) <= 0:
-            raise ValueError("must be numbers above 0, separated by commas")
+        if not values or min(values) < SMALLEST_C or max(values) > 1 / SMALLEST_C:
+            raise ValueError(f"must be numbers from {SMALLEST_C:g} to {1 / SMALLEST_C:g}, "
+                             "separated by commas")
         return values
 
     @field_validator("grid_search_scoring")
     @classmethod
     def _known(cls, name: str) -> str:
-        if name not in get_scorer_names():
-            raise ValueError("must be the name of a scikit-learn scorer, such as roc_auc")
+        if name not in SCORERS:
+            raise ValueError(f"must be one of scikit-learn's scorers {', '.join(SCORERS)}")
         return name
 
 
@@ -63,6 +70,8 @@ class Grid:
 
     c_values: tuple[float, ...]
     scores: NDArray[np.float64]
+    unconverged: int = 0
+    """Fits that stopped at `logistic_regression_max_iter`."""
 
     @property
     def best(self) -> int:
@@ -178,6 +187,16 @@ def hire_features(data: Data, pairs: Pairs) -> sp.csr_matrix:
         [TITLE_SCALE * data.vacancies.title[v], data.vacancies.body[v], unit[c]])
 
 
+def alike(pairs: Pairs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Pairs without a CV, of one vacancy and with one outcome, have the same features: one of each
+    kind, and for every pair its kind. Their weights add up to the same loss."""
+    vacancies = int(pairs.vacancy.max()) + 1
+    kind = np.where(pairs.candidate < 0, pairs.vacancy + vacancies * pairs.hired,
+                    2 * vacancies + np.arange(len(pairs)))
+    _, distinct, row_of = np.unique(kind, return_index=True, return_inverse=True)
+    return distinct, row_of
+
+
 def side_by_side(blocks: Sequence[sp.csr_matrix]) -> sp.csr_matrix:
     """The blocks' columns one after the other, as `scipy.sparse.hstack`, which would write every
     entry's row out on the way."""
@@ -203,16 +222,17 @@ def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
     posting = data.posting[pairs.vacancy]
     _require_groups(posting, p.grid_search_cv)
     y = pairs.hired
-    x = hire_features(data, pairs)
-    if fixed is None:
-        require_no_leak(x, y, posting, data, p)
-        report(0.35)
+    distinct, row_of = alike(pairs)
+    x = hire_features(data, pairs.where(distinct))
+    require_no_leak(x, y[distinct], posting[distinct], data, p)
+    report(0.35)
     per_vacancy = np.bincount(pairs.vacancy)[pairs.vacancy]
     weight = np.where(pairs.undecided, p.undecided_weight, 1) / np.sqrt(per_vacancy)
     c_values = p.grid_search_c_values if fixed is None else (fixed.hire_grid.best_c,)
-    grid, out_of_fold = search(x, y, posting, weight, p, c_values)
+    grid, out_of_fold = search(x, y, posting, weight, p, c_values, row_of=row_of)
     report(0.9)
-    model = many_columns(grid.best_c, p).fit(x, y, sample_weight=weight)
+    model = many_columns(grid.best_c, p).fit(
+        x, y[distinct], sample_weight=np.bincount(row_of, weights=weight))
     platt = LogisticRegression(C=1e9).fit(
         out_of_fold[:, None], y, sample_weight=0.5 ** (age / CALIBRATION_HALF_LIFE))
     terms = data.candidates.unit.shape[1]
@@ -255,30 +275,38 @@ def search(
     x: sp.csr_matrix | NDArray, y: NDArray, groups: NDArray, weight: NDArray, p: TrainParameters,
     c_values: tuple[float, ...],
     regression: Callable[[float, TrainParameters], LogisticRegression] = many_columns,
+    row_of: NDArray[np.int64] | None = None,
 ) -> tuple[Grid, NDArray[np.float64]]:
     """Grid search over C with folds grouped by vacancy (by its text: reposts stay together).
 
-    Returns the grid and, for the best C, the out-of-fold logit of every row.
+    y, groups, weight: one value a pair; row_of: the row of x with its features, which it shares
+    only with pairs of the same group and outcome (by default each has a row of its own).
+    Returns the grid and, for the best C, the out-of-fold logit of every pair.
     """
-    folds = list(GroupKFold(p.grid_search_cv).split(x, y, groups))
+    row_of = np.arange(len(y)) if row_of is None else row_of
+    label = np.empty(x.shape[0], y.dtype)
+    label[row_of] = y
+    folds = list(GroupKFold(p.grid_search_cv).split(y, y, groups))
     if any(len(np.unique(y[part])) < 2 for fold in folds for part in fold):
         folds = _spread_folds(y, groups, p)
     scorer = get_scorer(p.grid_search_scoring)
 
-    def one(test: NDArray, c: float) -> tuple[float, NDArray]:
+    def one(test: NDArray, c: float) -> tuple[float, NDArray, bool]:
         weight_here = weight.copy()  # a weight of 0 leaves a row out, without copying the others
         weight_here[test] = 0
-        model = regression(c, p).fit(x, y, sample_weight=weight_here)
-        held = x[test]
-        return float(scorer(model, held, y[test])), model.decision_function(held)
+        model = regression(c, p).fit(
+            x, label, sample_weight=np.bincount(row_of, weights=weight_here))
+        held = x[row_of[test]]
+        return (float(scorer(model, held, y[test])), model.decision_function(held),
+                bool(np.max(model.n_iter_) >= p.logistic_regression_max_iter))
 
     # one after the other: liblinear draws its random numbers from one generator a process, so
     # threads would take each other's, and the same data and seed give another model every time
     results = [one(test, c) for c in c_values for _, test in folds]
-    grid = Grid(c_values, np.array([score for score, _ in results]).reshape(
-        len(c_values), len(folds)).T)
+    scores = np.array([score for score, *_ in results]).reshape(len(c_values), len(folds)).T
+    grid = Grid(c_values, scores, sum(stopped for *_, stopped in results))
     out_of_fold = np.empty(len(y))
-    for (_, test), (_, logits) in zip(
+    for (_, test), (_, logits, _) in zip(
         folds, results[grid.best * len(folds):(grid.best + 1) * len(folds)], strict=True
     ):
         out_of_fold[test] = logits
@@ -305,21 +333,27 @@ def _spread_folds(y: NDArray, groups: NDArray, p: TrainParameters) -> list:
 def require_no_leak(
     x: sp.csr_matrix, y: NDArray, groups: NDArray, data: Data, p: TrainParameters
 ) -> None:
-    """Raises StepError where one column alone tells the outcome implausibly well."""
+    """Raises StepError where one column alone, or whether it is filled at all, tells the outcome
+    implausibly well."""
     terms = data.candidates.unit.shape[1]
     quick = p.model_copy(update={"grid_search_cv": 2, "grid_search_scoring": "roc_auc"})
     for number, name in enumerate(("titulo_vaga", "principais_atividades and "
                                    "competencia_tecnicas_e_comportamentais", "cv_pt")):
         block = x[:, number * terms:(number + 1) * terms]
         told = np.diff(block.indptr) > 0
+        presence = float(roc_auc_score(y, told))
+        _require_plausible(max(presence, 1 - presence), f"whether {name} is filled")
         if len(np.unique(groups[told & (y == 1)])) < 2:
             continue
         grid, _ = search(block[told], y[told], groups[told], np.ones(told.sum()), quick, (1.0,))
-        if grid.mean() > IMPLAUSIBLE_AUC:
-            raise StepError(
-                f"train: {name} alone predicts who is hired with an AUC of {grid.mean():.3f}, "
-                "which no text written before the decision does; "
-                "look for the outcome in that column and take it out")
+        _require_plausible(grid.mean(), name)
+
+
+def _require_plausible(auc: float, what: str) -> None:
+    if auc > IMPLAUSIBLE_AUC:
+        raise StepError(
+            f"train: {what} alone predicts who is hired with an AUC of {auc:.3f}, which nothing "
+            "written before the decision does; look for the outcome in it and take it out")
 
 
 def _require_groups(vacancies: NDArray, folds: int) -> None:

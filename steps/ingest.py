@@ -10,8 +10,11 @@ Logs    the tables as dataset inputs, data_quality.json, row counts, seconds
 Nothing else of the records leaves this step; contact details inside the texts are blanked.
 """
 
+import os
 import warnings
-from collections import Counter
+from collections import Counter, deque
+from collections.abc import Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from datetime import date
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -33,6 +36,7 @@ from steps.records import (
     Candidate,
     ProspectList,
     Vacancy,
+    batches,
     read,
 )
 from steps.redaction import redact, without_name
@@ -81,20 +85,37 @@ def vacancies_table(records: dict[str, Vacancy]) -> tuple[pl.DataFrame, Faults]:
     }
 
 
-def candidates_table(records: dict[str, Candidate]) -> tuple[pl.DataFrame, Faults]:
-    """One row a candidate, sorted as in the file."""
-    table = pl.DataFrame(
+def candidates_table(batches: Iterable[dict[str, Candidate]]) -> tuple[pl.DataFrame, Faults]:
+    """One row a candidate, sorted as in the file.
+
+    A batch is cleaned while the next ones are read: cleaning is the longer part, and polars lets
+    go of the interpreter's lock.
+    """
+    cores = os.cpu_count() or 1
+    cleaned: list[pl.DataFrame] = []
+    pending: deque[Future[pl.DataFrame]] = deque()
+    with ThreadPoolExecutor(cores) as threads:
+        for batch in batches:
+            pending.append(threads.submit(_cleaned, batch))
+            if len(pending) > cores:  # no more texts in memory than are being worked on
+                cleaned.append(pending.popleft().result())
+        cleaned += [future.result() for future in pending]
+    table = pl.concat([_cleaned({}), *cleaned])
+    filled = table.filter(~_blank(pl.col("cv_pt")))
+    return table, {
+        "candidates with an empty CV": table.height - filled.height,
+        "candidates who share a CV with another": filled.height - filled["cv_pt"].n_unique(),
+    }
+
+
+def _cleaned(records: dict[str, Candidate]) -> pl.DataFrame:
+    return pl.DataFrame(
         {
             "codigo": list(records),
             "cv_pt": [without_name(r.cv_pt or "", r.infos_basicas.nome) for r in records.values()],
         },
         schema={"codigo": pl.String, "cv_pt": pl.String},
     ).with_columns(redact(pl.col("cv_pt")))
-    filled = table.filter(~_blank(pl.col("cv_pt")))
-    return table, {
-        "candidates with an empty CV": table.height - filled.height,
-        "candidates who share a CV with another": filled.height - filled["cv_pt"].n_unique(),
-    }
 
 
 def pairs_table(
@@ -169,7 +190,7 @@ def ingest(parameters: IngestParameters) -> None:
         if not path.is_file():
             raise StepError(f"{path}: file not found; data_dir must hold {', '.join(FILES)}")
     vacancies, faults = vacancies_table(read(files["vagas.json"], Vacancy))
-    candidates, more = candidates_table(read(files["applicants.json"], Candidate))
+    candidates, more = candidates_table(batches(files["applicants.json"], Candidate))
     faults |= more
     listed = read(files["prospects.json"], ProspectList)
     if result_digest(parameters) != digest:  # the tables would be reused for files they are not of
@@ -195,7 +216,6 @@ def ingest(parameters: IngestParameters) -> None:
                     "data_quality.json")
     mlflow.log_metrics({f"rows_{name}": count for name, count in counts.items()})
     progress.finish()
-    mlflow.log_metrics({f"seconds_{k.split()[0]}": v for k, v in progress.seconds.items()})
     _print_report(counts, faults, unknown)
     reuse.mark("ingest", digest)
 

@@ -7,6 +7,8 @@ import time
 import mlflow
 from tqdm import tqdm
 
+from steps.failure import Terminated
+
 EVERY_SECONDS = 10
 
 
@@ -14,7 +16,7 @@ class Progress:
     """Reports the stages of one step.
 
     Each stage is given with its share of the whole, in percent; `seconds` holds how long each
-    took, for the run's metrics.
+    took.
     """
 
     def __init__(self, stages: dict[str, float]) -> None:
@@ -71,12 +73,14 @@ class Progress:
         mlflow.set_tag("jobmatch.percent", f"{percent:.0f}")
 
     def finish(self) -> None:
-        """All stages are over."""
+        """All stages are over: their seconds become the run's metrics `seconds_<stage>`."""
         self._close()
         self._say("done", 100)
         if self._bar:
             self._bar.close()
         mlflow.set_tags({"jobmatch.stage": "done", "jobmatch.percent": "100"})
+        mlflow.log_metrics(
+            {f"seconds_{name.replace(' ', '_')}": took for name, took in self.seconds.items()})
 
     def _close(self) -> None:
         if self._current is None:
@@ -95,9 +99,17 @@ class Progress:
 
 
 def _tell_parents(stage: str) -> None:
-    """Whoever watches the run that brought this one about sees its stage too."""
+    """Whoever watches the run that brought this one about sees its stage too.
+
+    Raises Terminated when this run or one of those was ended from outside. A training on a cluster
+    is stopped that way: MLflow 3.17 deletes its job such that Kubernetes leaves the pod.
+    """
     client, active = mlflow.MlflowClient(), mlflow.active_run()
-    parent = active.data.tags.get("mlflow.parentRunId") if active else None
-    while parent:
-        client.set_tag(parent, "jobmatch.stage", stage)
-        parent = client.get_run(parent).data.tags.get("mlflow.parentRunId")
+    run = client.get_run(active.info.run_id) if active else None
+    while run:
+        if run.info.status != "RUNNING":
+            raise Terminated
+        parent = run.data.tags.get("mlflow.parentRunId")
+        if parent:
+            client.set_tag(parent, "jobmatch.stage", stage)
+        run = client.get_run(parent) if parent else None

@@ -6,6 +6,7 @@ candidate's own name, which ingest needs in order to take it out of the CV.
 """
 
 import mmap
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -92,8 +93,17 @@ FILES: dict[str, type] = {
 R = TypeVar("R", Vacancy, Candidate, ProspectList)
 
 
+BATCH_RECORDS = 2_000
+
+
 def read(path: Path, record: type[R]) -> dict[str, R]:
-    """Decode one of the three files into its records by code.
+    """Decode one of the three files into its records by code. Raises StepError as `batches`."""
+    return {code: value for batch in batches(path, record) for code, value in batch.items()}
+
+
+def batches(path: Path, record: type[R], size: int = BATCH_RECORDS) -> Iterator[dict[str, R]]:
+    """The records of one of the three files by code, `size` at a time, so that a large file is
+    never in memory as objects.
 
     Raises StepError naming the file and, where there is one, the line and column or the record.
     """
@@ -106,31 +116,55 @@ def read(path: Path, record: type[R]) -> dict[str, R]:
             if path.stat().st_size == 0:
                 raise StepError(f"{path}: the file is empty; export it again")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                return _decode(path, content, record)
+                yield from _decoded(path, content, record, size)
     except OSError as error:
         raise StepError(
             f"{path}: cannot be read: {error.strerror}; check its permissions"
         ) from None
 
 
-def _decode(path: Path, content: mmap.mmap, record: type[R]) -> dict[str, R]:
+def _decoded(
+    path: Path, content: mmap.mmap, record: type[R], size: int
+) -> Iterator[dict[str, R]]:
     start = 3 if content[:3] == b"\xef\xbb\xbf" else 0  # a byte order mark some tools write
-    view = memoryview(content)[start:]
-    try:
+    with memoryview(content)[start:] as view:
+        raw: dict[str, msgspec.Raw] = {}
         try:
-            return msgspec.json.decode(view, type=dict[str, record])  # type: ignore[valid-type]
-        except msgspec.ValidationError as error:  # the file may be broken too, further down
-            raise StepError(_wrong_record(path, view, record, error)) from None
+            raw = msgspec.json.decode(view, type=dict[str, msgspec.Raw])
+            decoder = msgspec.json.Decoder(record)
+            codes = list(raw)
+            for begin in range(0, len(codes), size):
+                yield {code: decoder.decode(raw.pop(code)) for code in codes[begin:begin + size]}
+                content.madvise(mmap.MADV_DONTNEED)  # what has been read need not stay in memory
+        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+            raw.clear()  # or the file could not be closed
+            raise _why(path, view, record) from None
+        finally:
+            raw.clear()
+
+
+def _why(path: Path, view: memoryview, record: type) -> StepError:
+    """Why the file as a whole cannot be decoded, and where."""
+    try:
+        msgspec.json.decode(view, type=dict[str, record])  # type: ignore[valid-type]
+    except msgspec.ValidationError as error:  # the file may be broken too, further down
+        try:
+            return StepError(_wrong_record(path, view, record, error))
+        except msgspec.DecodeError as broken:
+            return _broken(path, view, broken)
     except msgspec.DecodeError as error:
-        raise StepError(f"{path}: broken JSON at {_json_position(view, error)}; "
-                        "mend or export the file again") from None
+        return _broken(path, view, error)
     except UnicodeDecodeError:
-        raise StepError(f"{path}: not valid UTF-8 at {_encoding_position(view)}; "
-                        "save the file as UTF-8") from None
+        return StepError(f"{path}: not valid UTF-8 at {_encoding_position(view)}; "
+                         "save the file as UTF-8")
     except RecursionError:
-        raise StepError(f"{path}: nested too deeply to be a records file") from None
-    finally:
-        view.release()
+        return StepError(f"{path}: nested too deeply to be a records file")
+    return StepError(f"{path}: cannot be decoded; export the file again")
+
+
+def _broken(path: Path, view: memoryview, error: msgspec.DecodeError) -> StepError:
+    return StepError(f"{path}: broken JSON at {_json_position(view, error)}; "
+                     "mend or export the file again")
 
 
 def _json_position(view: memoryview, error: msgspec.DecodeError) -> str:

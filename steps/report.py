@@ -5,10 +5,11 @@ import json
 import mlflow
 import numpy as np
 
-from jobmatch_pyfunc.model import HOLDOUT, FittedModel
+from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
 from steps import plots
-from steps.judging import Held, Judgement, table
+from steps.judging import POOL_VACANCIES, Held, Judgement, table
 from steps.tokens import Tokens
+from steps.versions import Version
 
 WORDS = {
     "hire_auc": "a hired person gets a higher probability than one who was not (0.5 is chance)",
@@ -36,17 +37,19 @@ a score alone, and look at the reasons before relying on one.
 
 **What it learned from.** {trained}
 
-**What it was judged on.** {judged_pairs:,} people put forward for {judged_vacancies:,} vacancies
-requested from {first} to {last}, {hired:,} of them hired; none of these vacancies was seen in
-fitting{which}. The ranking was judged against a pool of {pool:,} CVs. Intervals are 95 % bootstrap
-intervals over vacancies.
+**What it was judged on.** {judged_people:,} people, put forward {judged_pairs:,} times for
+{judged_vacancies:,} vacancies requested from {first} to {last}, {hired:,} times with a hire; none
+of these vacancies was seen in fitting{which}. {ranked} ranked against a pool of {pool:,} CVs.
+Intervals are 95 % bootstrap intervals over vacancies; that of the calibration error leans upwards,
+since drawing again adds noise of its own. The row `random` gives everybody the share of hired
+people before: what a probability has to beat.
 
 | | | {names} |
 |---|---|{rules}|
 {rows}
 
-The confusion matrix and the F1 use the version's own threshold, {threshold:.3f}, chosen on
-out-of-fold predictions of the training part.
+The confusion matrix and the F1 use the threshold {threshold:.3f}, chosen on out-of-fold predictions
+of what was fitted; `prediction` of what ships uses {shipped:.3f}, chosen in the same way.
 
 **Known limits.**
 - Whether somebody is hired depends mostly on the vacancy: among candidates of one vacancy the
@@ -72,11 +75,12 @@ def log_metrics(judgement: Judgement) -> None:
 
 
 def log_judgement(
-    judgements: list[Judgement], on: Held, fitted: FittedModel, tokens: Tokens, version: str,
-    part: str, trained: str = "See the run that trained it.",
+    judgements: list[Judgement], on: Held, version: Version, part: str, tokens: Tokens,
+    trained: str = "See the run that trained it.",
 ) -> None:
-    """Log table, plots and model card of the last judgement on the active run."""
-    own = judgements[-1]
+    """Log table, plots and model card of the last judgement, of a version's part, on the active
+    run."""
+    own, fitted = judgements[-1], version.part(part)
     log_metrics(own)
     figures = table(judgements)
     mlflow.log_text(figures.write_csv(), "judgement.csv")
@@ -92,13 +96,13 @@ def log_judgement(
     for name, figure in drawn.items():
         mlflow.log_figure(figure, f"plots/{name}.png")
     plots.close_all()
-    mlflow.log_text(
-        model_card(judgements, on, fitted.threshold, version, part, trained), "model_card.md")
+    mlflow.log_text(model_card(judgements, on, version, part, trained), "model_card.md")
 
 
 def model_card(
-    judgements: list[Judgement], on: Held, threshold: float, version: str, part: str, trained: str
+    judgements: list[Judgement], on: Held, version: Version, part: str, trained: str
 ) -> str:
+    """What the version is for, what it was judged on, its figures and its limits."""
     rows = [
         f"| {name} | {WORDS[name]} | "
         + " | ".join(str(j.estimates[name]) if name in j.estimates else "–" for j in judgements)
@@ -111,12 +115,17 @@ def model_card(
         rows.append(f"\nThe within-vacancy row compares {pairs.value:,.0f} pairs of people.")
     which = (" (the figures are those of the same model fitted without them; what ships is fitted "
              "on everything with the same settings)" if part == HOLDOUT else "")
+    vacancies = int(on.vacancy.max()) + 1
+    ranked = (f"{POOL_VACANCIES:,} of the vacancies, drawn at random, were"
+              if vacancies > POOL_VACANCIES else "Each vacancy was")
     return CARD.format(
-        version=version, trained=trained, judged_pairs=len(on.pairs),
-        judged_vacancies=int(on.vacancy.max()) + 1, first=on.first_day, last=on.last_day,
+        version=version.name, trained=trained, judged_pairs=len(on.pairs),
+        judged_people=len(np.unique(on.pairs.person)), ranked=ranked,
+        judged_vacancies=vacancies, first=on.first_day, last=on.last_day,
         hired=int(on.pairs.hired.sum()), which=which, pool=len(on.pool),
         names=" | ".join(j.name for j in judgements), rules="|".join(["---"] * len(judgements)),
-        rows="\n".join(rows), threshold=threshold)
+        rows="\n".join(rows), threshold=version.part(part).threshold,
+        shipped=version.part(SHIPPED).threshold)
 
 
 def print_table(judgements: list[Judgement], on: Held, part: str) -> None:

@@ -30,7 +30,8 @@ def run_step(entry_point: str, model: type[P], body: Callable[[P], None]) -> Non
 
     The MLflow run that `mlflow run` made is continued; without one a new run is started. On a
     StepError the process prints its line and exits with 1; the run ends FAILED and carries the
-    line in the tag `jobmatch.error`. On SIGTERM or Ctrl-C the run ends KILLED.
+    line in the tag `jobmatch.error`. On SIGTERM or Ctrl-C the run ends KILLED; a run that has been
+    ended elsewhere meanwhile stops the step too.
     """
     _quiet()
     for number in STOP:
@@ -40,6 +41,8 @@ def run_step(entry_point: str, model: type[P], body: Callable[[P], None]) -> Non
     try:
         parameters = _parse(model, entry_point)
         end_abandoned()
+        if _continued() and not _still_running():  # a pod that starts when it is stopped already
+            raise Terminated
         with step_run(run_name=None if _continued() else entry_point) as run:
             _log_parameters(run.info.run_id, parameters)
             body(parameters)
@@ -123,11 +126,13 @@ def _parse(model: type[P], entry_point: str) -> P:
 
 def _end_continued(status: str) -> None:
     """End the run that `mlflow run` made, where there is one that still runs."""
-    client = mlflow.MlflowClient()
-    if _continued():
-        run = client.get_run(os.environ["MLFLOW_RUN_ID"])
-        if not RunStatus.is_terminated(RunStatus.from_string(run.info.status)):
-            client.set_terminated(run.info.run_id, status)
+    if _continued() and _still_running():
+        mlflow.MlflowClient().set_terminated(os.environ["MLFLOW_RUN_ID"], status)
+
+
+def _still_running() -> bool:
+    run = mlflow.MlflowClient().get_run(os.environ["MLFLOW_RUN_ID"])
+    return not RunStatus.is_terminated(RunStatus.from_string(run.info.status))
 
 
 def _log_parameters(run_id: str, parameters: Parameters) -> None:

@@ -26,8 +26,8 @@ from jobmatch_pyfunc.scoring import take
 from steps import features as feature_files
 from steps import featurize
 from steps.corpus import Pairs
-from steps.described import Vectoriser, fit_described
-from steps.evaluate import judge_all, judge_version
+from steps.described import DescribedModel, Vectoriser, fit_described
+from steps.evaluate import judge_all, judge_version, readable
 from steps.features import Features
 from steps.featurize import FeaturizeParameters
 from steps.fitting import Data, Fit, TrainParameters, fit
@@ -37,7 +37,7 @@ from steps.progress import Progress
 from steps.registry import MODEL, PRODUCTION, STAGING, current_user, set_production, version_at
 from steps.report import log_judgement, print_table
 from steps.session import past_stopping, run_step
-from steps.versions import Version, load_version, make_pool, write_fitted
+from steps.versions import Version, make_pool, write_fitted
 
 SHIPPED_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "scipy", "pystemmer")
 EXAMPLE = {
@@ -152,11 +152,9 @@ def train(p: TrainParameters) -> None:
     first = fit_part(features, HOLDOUT, p, None, progress)
     client = MlflowClient()
     current = version_at(client, PRODUCTION)
-    production = load_version(str(current.version)) if current else None
+    production = readable(current)
     progress.stage("fitting the baseline")
-    training = features.training_pairs(HOLDOUT)
-    vectorisers = {name: Vectoriser(*spec) for name, spec in features.described.items()}
-    described = fit_described(vectorisers, features.corpus, training.where(training.joined), p)
+    described = fit_baseline(features, p)
     progress.stage("fitting on everything")
     final = fit_part(features, SHIPPED, p, first, progress)
     with TemporaryDirectory() as temporary:
@@ -167,36 +165,64 @@ def train(p: TrainParameters) -> None:
         on = held(features.pairs, features.held_out, features.vacancy_dates,
                   np.flatnonzero(features.candidate_filled), p.random_state)
         mine = Version("", work / "fitted", np.datetime64(features.split_date),
-                       np.datetime64(features.trained_until))
+                       np.datetime64(features.trained_until), hired_shares(features))
         judgements = judge_all(features.corpus, on, mine, HOLDOUT, production, progress)
         own = judgements[-1]
-        passed, reason = gate(features, on, own, mine, production)
+        if current and production is None:
+            passed, reason = False, (f"production (version {current.version}) cannot be read, so "
+                                     "the two cannot be compared")
+        else:
+            passed, reason = gate(features, on, own, mine, production)
         progress.stage("logging and registering")
         trained = (f"{len(features.pairs):,} people put forward for "
                    f"{len(features.vacancy_codes):,} vacancies up to {features.trained_until}, "
                    f"{int(features.pairs.hired.sum()):,} of them hired.")
-        log_judgement(judgements, on, mine.part(HOLDOUT), features.corpus.tokens,
-                      mine.name, HOLDOUT, trained)
+        log_judgement(judgements, on, mine, HOLDOUT, features.corpus.tokens, trained)
         _log_figures(first, final, own, on, features)
         number = register(work, final, {
             "gate": "passed" if passed else "failed", "gate_reason": reason,
+            "gate_against": production.number if production else "none",
             "split_date": features.split_date, "trained_until": features.trained_until,
         })
-    client.set_registered_model_alias(MODEL, STAGING, number)
-    live = current is None and passed
+    newest = version_at(client, STAGING)
+    if newest is None or int(newest.version) < int(number):  # another training may have been faster
+        client.set_registered_model_alias(MODEL, STAGING, number)
+    serving = version_at(client, PRODUCTION)
+    live = serving is None and passed
     if live:
         set_production(client, number, None, by=current_user())
     mlflow.set_tags({"jobmatch.version": number,
                      "jobmatch.gate": "passed" if passed else f"failed: {reason}"})
     progress.finish()
-    mlflow.log_metrics({f"seconds_{k.replace(' ', '_')}": v for k, v in progress.seconds.items()})
     mlflow.log_metric("peak_memory_mb", _peak_memory_mb())
     print_table(judgements, on, HOLDOUT)
-    _say_what_next(number, own, passed, reason, live,
-                   str(current.version) if current else None)
+    _say_what_next(number, own, passed, reason, live, str(serving.version) if serving else None)
+    _say_if_unconverged(first, final)
 
 
-def _write(folder: Path, features: Features, fits: dict[str, Fit], described) -> None:  # type: ignore[no-untyped-def]
+def fit_baseline(features: Features, p: TrainParameters) -> dict[str, DescribedModel]:
+    """The described model, without the held-out vacancies and on everything."""
+    vectorisers = {name: Vectoriser(*spec) for name, spec in features.described.items()}
+    fitted: dict[str, DescribedModel] = {}
+    for part in (HOLDOUT, SHIPPED):
+        pairs = features.training_pairs(part)
+        fitted[part] = fit_described(vectorisers, features.corpus, pairs.where(pairs.joined), p,
+                                     fitted.get(HOLDOUT))
+    return fitted
+
+
+def hired_shares(features: Features) -> dict[str, float]:
+    """The share of hired people among the pairs with a CV that each part is fitted on."""
+    shares = {}
+    for part in (HOLDOUT, SHIPPED):
+        pairs = features.training_pairs(part)
+        shares[part] = float(pairs.hired[pairs.joined].mean())
+    return shares
+
+
+def _write(
+    folder: Path, features: Features, fits: dict[str, Fit], described: dict[str, DescribedModel]
+) -> None:
     part = SHIPPED
     _, candidates = features.vectors(part)
     filled = np.flatnonzero(features.candidate_filled)
@@ -204,7 +230,8 @@ def _write(folder: Path, features: Features, fits: dict[str, Fit], described) ->
     pool = make_pool([features.candidate_codes[i] for i in filled], candidates,
                      fits[part].scorer.candidate_part(candidates))
     write_fitted(folder, {name: (features.terms[name], fit_) for name, fit_ in fits.items()},
-                 described, pool, features.split_date, features.trained_until)
+                 described, pool, features.split_date, features.trained_until,
+                 hired_shares(features))
 
 
 def _log_figures(
@@ -220,7 +247,8 @@ def _log_figures(
         "rows_training": len(training), "rows_training_joined": int(training.joined.sum()),
         "rows_held_out": len(on.pairs),
         "training_hired_share": float(training.hired[training.known].mean()),
-        "joined_hired_share": float(features.pairs.where(features.pairs.joined).hired.mean()),
+        "joined_hired_share": hired_shares(features)[SHIPPED],
+        "fits_not_converged": _unconverged(first, final),
     }
     mlflow.log_metrics({name: float(value) for name, value in metrics.items()})
     mlflow.log_text(json.dumps({
@@ -245,11 +273,24 @@ def _say_what_next(
         force = "" if passed else " -P force=true"
         now = f" (now it is version {serving})" if serving else ""
         steps[f"{run} -e promote -P version={number}{force}"] = f"make it the one that serves{now}"
-    steps[f"{run} -e serve"] = f"serve the version that {PRODUCTION} points to"
+    if live or serving:
+        steps[f"{run} -e serve"] = f"serve the version that {PRODUCTION} points to"
     print("\nnext:")
     width = max(map(len, steps)) + 3
     for command, what in steps.items():
         print(f"  {command:<{width}}{what}")
+
+
+def _unconverged(first: Fit, final: Fit) -> int:
+    return sum(grid.unconverged for fit_ in (first, final)
+               for grid in (fit_.match_grid, fit_.hire_grid))
+
+
+def _say_if_unconverged(first: Fit, final: Fit) -> None:
+    count = _unconverged(first, final)
+    if count:
+        print(f"\nnote: {count} fits stopped before they converged; raise "
+              "logistic_regression_max_iter")
 
 
 def _peak_memory_mb() -> float:

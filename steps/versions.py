@@ -2,7 +2,8 @@
 
     fitted/final/      what answers: fitted on everything
     fitted/holdout/    the same fitted without the held-out vacancies: what was judged
-    fitted/described.json, pool/, fitted.json (dates, settings)
+    fitted/described/  the described model fitted on either, to compare with
+    fitted/pool/, fitted.json (dates, share of hired people)
 """
 
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ class Version:
     folder: Path
     split_date: np.datetime64
     trained_until: np.datetime64
+    hired_share: dict[str, float]
+    """Of the pairs with a CV that each part was fitted on."""
 
     @property
     def name(self) -> str:
@@ -44,36 +47,46 @@ class Version:
     def part(self, name: str) -> FittedModel:
         return FittedModel(self.folder / name)
 
-    def described(self) -> DescribedModel:
-        return read_described(self.folder / "described.json")
+    def described(self, part: str) -> DescribedModel:
+        return read_described(self.folder / "described" / f"{part}.json")
+
+
+class UnreadableVersion(StepError):
+    """A version's files cannot be had or are not this project's."""
 
 
 def load_version(number: str) -> Version:
-    """Raises StepError where the version's files cannot be had or are not this project's."""
+    """A registered version. Raises UnreadableVersion."""
     try:
         folder = Path(mlflow.artifacts.download_artifacts(f"models:/{MODEL}/{number}"))
         fitted = folder / "artifacts" / "fitted"
         meta = read_json(fitted / "fitted.json")
-        return Version(number, fitted, np.datetime64(meta["split_date"]),
-                       np.datetime64(meta["trained_until"]))
+        version = Version(number, fitted, np.datetime64(meta["split_date"]),
+                          np.datetime64(meta["trained_until"]), meta["hired_share"])
+        for part in (SHIPPED, HOLDOUT):
+            version.part(part)
+        return version
     except (MlflowException, OSError, ValueError, KeyError, TypeError) as error:
-        raise StepError(
+        raise UnreadableVersion(
             f"version {number} of {MODEL} cannot be read ({type(error).__name__}); see that its "
             "artifact store is reachable, or point the alias at another version") from error
 
 
 def write_fitted(
-    folder: Path, parts: dict[str, tuple[list[str], Fit]], described: DescribedModel, pool: Pool,
-    split_date: str, trained_until: str,
+    folder: Path, parts: dict[str, tuple[list[str], Fit]], described: dict[str, DescribedModel],
+    pool: Pool, split_date: str, trained_until: str, hired_share: dict[str, float],
 ) -> None:
     """Write what ships."""
     for name, (terms, fit) in parts.items():
         write_space(folder / name, terms, fit.scorer.space)
         write_weights(folder / name, fit.scorer.weights)
         write_json(folder / name / "threshold.json", fit.threshold)
-    write_described(folder / "described.json", described)
+    (folder / "described").mkdir()
+    for name, model in described.items():
+        write_described(folder / "described" / f"{name}.json", model)
     write_pool(folder / POOL, pool)
-    write_json(folder / "fitted.json", {"split_date": split_date, "trained_until": trained_until})
+    write_json(folder / "fitted.json", {
+        "split_date": split_date, "trained_until": trained_until, "hired_share": hired_share})
 
 
 def make_pool(codes: list[str], candidates: Candidates, candidate_part: np.ndarray) -> Pool:

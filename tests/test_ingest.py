@@ -41,7 +41,7 @@ def vacancies(folder: Path, **content: Any) -> tuple[pl.DataFrame, dict[str, int
 
 
 def candidates(folder: Path, **content: Any) -> tuple[pl.DataFrame, dict[str, int]]:
-    return candidates_table(records(folder, Candidate, content))
+    return candidates_table([records(folder, Candidate, content)])
 
 
 def pairs(

@@ -2,9 +2,7 @@
 
 import json
 import subprocess
-import threading
-from collections.abc import Iterator
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +15,15 @@ from mlflow.projects import _parse_kubernetes_config, _project_spec
 from mlflow.projects import kubernetes as backend
 from mlflow.projects.utils import get_entry_point_command, get_run_env_vars, load_project
 
+from steps.failure import Terminated
+from steps.progress import Progress
+from tests import cluster as doubles
+from tests.cluster import DIGEST, IMAGE
 from tests.conftest import PROJECT, Store
 
 pytestmark = pytest.mark.xdist_group("kubernetes")
 
 FILES = PROJECT / "deploy" / "kubernetes"
-IMAGE = "registry.example.com/jobmatch:1"
-DIGEST = "sha256:" + "0" * 64
 VERSIONS = ["1.29", "1.33", kubernetes_validate.latest_version()]
 
 Project = _project_spec.Project
@@ -112,59 +112,18 @@ def test_making_the_project_refuses_what_cannot_be(tmp_path: Path, image: str, t
     assert list((tmp_path / "there").iterdir()) == []
 
 
-class Cluster(ThreadingHTTPServer):
-    """The two calls of the Jobs API that MLflow makes."""
-
-    def __init__(self) -> None:
-        super().__init__(("127.0.0.1", 0), Jobs)
-        self.jobs: dict[str, Any] = {}
-
-
-class Jobs(BaseHTTPRequestHandler):
-    server: Cluster
-
-    def do_POST(self) -> None:
-        job = json.loads(self.rfile.read(int(self.headers["Content-Length"])))
-        kubernetes_validate.validate(job, VERSIONS[-1], strict=True)
-        self.server.jobs[job["metadata"]["name"]] = job
-        self._answer(201, job)
-
-    def do_GET(self) -> None:
-        name = self.path.partition("?")[0].split("/")[-2]
-        done = {"type": "Complete", "status": "True", "message": "done"}
-        self._answer(200, self.server.jobs[name] | {
-            "status": {"startTime": "2026-01-01T00:00:00Z", "conditions": [done]}})
-
-    def _answer(self, status: int, body: dict[str, Any]) -> None:
-        self.send_response(status)
-        self.send_header("Content-Type", "application/json")
-        self.end_headers()
-        self.wfile.write(json.dumps(body).encode())
-
-    def log_message(self, *_: object) -> None:
-        pass
-
-
 @pytest.fixture
-def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
-    server = Cluster()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[doubles.Cluster]:
     config = tmp_path / "kubeconfig"
-    config.write_text(yaml.safe_dump({
-        "apiVersion": "v1", "kind": "Config", "current-context": "my-cluster", "users": [],
-        "clusters": [{"name": "c", "cluster": {
-            "server": f"http://127.0.0.1:{server.server_port}"}}],
-        "contexts": [{"name": "my-cluster", "context": {"cluster": "c", "user": ""}}],
-    }))  # fmt: skip
-    monkeypatch.setenv("KUBECONFIG", str(config))
-    monkeypatch.setattr("kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(config))
-    yield server
-    server.shutdown()
-    server.server_close()
+    with doubles.cluster(config) as server:
+        monkeypatch.setenv("KUBECONFIG", str(config))
+        monkeypatch.setattr(
+            "kubernetes.config.kube_config.KUBE_CONFIG_DEFAULT_LOCATION", str(config))
+        yield server
 
 
 def test_mlflow_submits_the_job_and_follows_it_to_its_end(
-    folder: Path, cluster: Cluster, store: Store, monkeypatch: pytest.MonkeyPatch
+    folder: Path, cluster: doubles.Cluster, store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("KUBE_MLFLOW_TRACKING_URI", "http://mlflow.jobmatch:5001")
     project = load_project(str(folder))
@@ -182,3 +141,26 @@ def test_mlflow_submits_the_job_and_follows_it_to_its_end(
                  for v in job["spec"]["template"]["spec"]["containers"][0]["env"]}
     assert variables["MLFLOW_RUN_ID"] == run.info.run_id
     assert variables["MLFLOW_TRACKING_URI"] == "http://mlflow.jobmatch:5001"
+
+
+# MLflow cancels a job with a DELETE without propagationPolicy, on which Kubernetes orphans the pod
+
+
+def test_a_pod_that_was_left_stops_at_its_next_stage(store: Store) -> None:
+    progress = Progress({"fitting": 1, "judging": 1})
+    with mlflow.start_run() as run, mlflow.start_run(nested=True):
+        progress.stage("fitting")
+        store.client.set_terminated(run.info.run_id, "KILLED")
+        with pytest.raises(Terminated):
+            progress.stage("judging")
+
+
+def test_a_pod_that_starts_when_it_was_stopped_already_does_nothing(
+    store: Store, step: Callable, small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run_id = store.client.create_run(store.experiment_id).info.run_id
+    store.client.set_terminated(run_id, "KILLED")
+    monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+    assert step("train", data_dir=small_data).code == 143
+    assert store.client.get_run(run_id).info.status == "KILLED"
+    assert len(store.runs()) == 1

@@ -18,7 +18,9 @@ from steps import generate
 
 PROJECT = Path(__file__).resolve().parent.parent
 README = (PROJECT / "README.md").read_text(encoding="utf-8")
-BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```", README, re.MULTILINE | re.DOTALL)
+PORTUGUESE = (PROJECT / "README.pt-BR.md").read_text(encoding="utf-8")
+_FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
+BLOCKS = _FENCED.findall(README)
 COMMANDS = [line for language, block in BLOCKS if language == "bash"
             for line in re.sub(r"\\\n\s*", " ", block).splitlines() if line.strip()]
 STARTS = {"mlflow server": 5001, "-e serve": 5002, "-e gateway": 5000}
@@ -30,6 +32,28 @@ def test_the_readme_is_short_and_its_links_lead_somewhere() -> None:
     for target in re.findall(r"\]\(([^)#]+)\)", README):
         if not target.startswith("http"):
             assert (PROJECT / target).exists(), target
+
+
+def test_the_portuguese_readme_has_the_same_commands_answers_and_figures() -> None:
+    def blocks(text: str) -> list[tuple[str, str]]:
+        # what stands behind a command is said in the language of the page
+        return [(language, re.sub(r" +# .*", "", block)) for language, block in
+                _FENCED.findall(text)]
+
+    def figures(text: str) -> list[list[str]]:
+        rows = [line for line in text.splitlines() if line.startswith("|")]
+        return [re.findall(r"\d+", row) for row in rows]
+
+    def links(text: str) -> list[str]:
+        ours = ("README.md", "README.pt-BR.md")
+        return sorted(link for link in re.findall(r"\]\(([^)#]+)\)", text) if link not in ours)
+
+    assert blocks(PORTUGUESE) == blocks(README)
+    assert figures(PORTUGUESE) == figures(README)
+    assert links(PORTUGUESE) == links(README)
+    assert len(re.findall(r"^## ", PORTUGUESE, re.MULTILINE)) == len(
+        re.findall(r"^## ", README, re.MULTILINE))
+    assert len(PORTUGUESE.splitlines()) <= 150
 
 
 def test_both_places_pin_the_same_mlflow() -> None:

@@ -2,9 +2,13 @@
 
 import json
 import os
+import re
+import shutil
 import signal
 import subprocess
+import sys
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -16,7 +20,10 @@ from flask import Flask
 from gateway import create_app
 from gateway.schemas import TrainingParameters
 from gateway.training import Trainings
-from tests.gateway.conftest import bearer, parts, problem, with_users
+from tests import cluster as doubles
+from tests.cluster import IMAGE, Cluster
+from tests.gateway import servers
+from tests.gateway.conftest import Settle, bearer, parts, problem, with_users
 from tests.gateway.servers import PROJECT
 
 
@@ -251,6 +258,8 @@ def test_other_backend_gets_its_configuration(settle: Callable, tracking_url: st
     )  # fmt: skip
     trainings = Trainings(settings, parts(create_app(settings)).tracking, lambda _: None)
     command = trainings._command("0" * 32, {"min_df": 3, "max_df": None})
+    assert command[command.index("--run-name") + 1] == "0" * 32
+    assert "--run-id" not in command
     assert command[command.index("--backend") + 1] == "kubernetes"
     assert command[command.index("--backend-config") + 1] == "/etc/jobmatch/kubernetes.json"
     assert command[-4:] == ["-P", "min_df=3", "-P", "data_dir=/data"]
@@ -277,3 +286,142 @@ def test_requests_reach_mlflow_with_its_login(settle: Callable, tmp_path: Path) 
     session = TrackingServer(settings)._session
     sent = requests.Request("GET", "http://127.0.0.1/", auth=session.auth).prepare()
     assert sent.headers["Authorization"].startswith("Basic ")
+
+
+# On Kubernetes. `mlflow run`, the MLflow server and the clients of Docker and Kubernetes are real.
+# The cluster, its pod, the Docker engine and `docker info` are doubles: CI has none of them.
+
+
+@pytest.fixture
+def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster]:
+    commands = tmp_path / "bin"
+    commands.mkdir()
+    # a shell's background job ignores SIGINT, and so would all that it starts
+    usual = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with doubles.cluster(tmp_path / "kubeconfig") as cluster, \
+            doubles.engine(commands / "docker") as docker_host:
+        cluster.condition = None
+        monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
+        monkeypatch.setenv("DOCKER_HOST", docker_host)
+        monkeypatch.setenv("PATH", str(commands), prepend=os.pathsep)
+        yield cluster
+    signal.signal(signal.SIGINT, usual)
+
+
+@pytest.fixture
+def handing_over(settle: Settle, tracking_url: str, tmp_path: Path, cluster: Cluster) -> Flask:
+    """An application that hands its trainings to the cluster."""
+    project = servers.training_project(tmp_path / "project")
+    with (project / "MLproject").open("a") as file:
+        file.write(f"docker_env: {{image: '{IMAGE}'}}\n")
+    shutil.copytree(PROJECT / "deploy" / "kubernetes", project / "deploy" / "kubernetes")
+    return with_users(create_app(settle(
+        tracking_uri=tracking_url, project_dir=project, train_data_dir="/data",
+        project_backend="kubernetes",
+        project_backend_config="deploy/kubernetes/backend_config.json")))  # fmt: skip
+
+
+def runs(app: Flask) -> set[str]:
+    return {run["info"]["run_id"] for run in parts(app).trainings._runs("")}
+
+
+def submitted(cluster: Cluster) -> dict:
+    """The container of the one job in the cluster."""
+    deadline = time.monotonic() + 40
+    while not cluster.jobs:
+        assert time.monotonic() < deadline, "no job was submitted"
+        time.sleep(0.1)
+    (job,) = cluster.jobs.values()
+    return job["spec"]["template"]["spec"]["containers"][0]
+
+
+def test_kubernetes_trains_in_the_run_that_the_gateway_answers(
+    handing_over: Flask, cluster: Cluster
+) -> None:
+    before = runs(handing_over)
+    run_id = start(handing_over, random_state=7)
+    assert runs(handing_over) - before == {run_id}
+    body = call(handing_over, "GET", f"/train/{run_id}").get_json()
+    assert (body["state"], body["stage"], body["percent"]) == ("running", "starting", 0)
+    refused = call(handing_over, "POST", "/train")
+    assert problem(refused, 409, "training-under-way")["run_id"] == run_id
+
+    container = submitted(cluster)
+    variables = {v["name"]: v["value"] for v in container["env"] if "value" in v}
+    assert variables["MLFLOW_RUN_ID"] == run_id
+    # the pod
+    subprocess.run([sys.executable, *container["command"][1:]], env=variables, check=True)
+    cluster.condition = "Complete"
+    last = wait(handing_over, run_id, over)
+    assert (last["state"], last["stage"], last["percent"]) == ("finished", "done", 100)
+    run = parts(handing_over).tracking.run(run_id)
+    tags = {t["key"]: t["value"] for t in run["data"]["tags"]}
+    assert {"--random_state=7", "--data_dir=/data"} <= set(tags["test.arguments"].split())
+    assert (run["info"]["run_name"], tags["mlflow.user"]) == ("train", "trainer")
+    assert tags["jobmatch.requested_by"] == "trainer"
+    logs = parts(handing_over).settings.state_dir / "training"
+    assert [log.name for log in logs.iterdir()] == [f"{run_id}.log"]
+
+
+def test_job_is_cancelled_also_by_a_gateway_that_has_not_started_it(
+    handing_over: Flask, cluster: Cluster
+) -> None:
+    run_id = start(handing_over)
+    submitted(cluster)
+    group = pid_of(handing_over)
+    restarted = create_app(parts(handing_over).settings)
+    assert call(restarted, "GET", f"/train/{run_id}").get_json()["state"] == "running"
+    stopped = call(restarted, "DELETE", f"/train/{run_id}")
+    assert stopped.status_code == 200, stopped.text
+    assert not cluster.jobs
+    assert not members(group)
+    assert call(handing_over, "GET", f"/train/{run_id}").get_json()["state"] == "killed"
+    assert b'{outcome="failed"} 0.0' in parts(handing_over).metrics.exposition()
+
+
+def test_hand_over_that_fails_before_there_is_a_run_is_500_and_leaves_nothing(
+    handing_over: Flask,
+) -> None:
+    settings = parts(handing_over).settings
+    (settings.project_dir / str(settings.project_backend_config)).unlink()
+    before = runs(handing_over)
+    for _ in range(2):  # the way is free after it
+        body = problem(call(handing_over, "POST", "/train"), 500, "internal")
+        (log,) = re.findall(r"training/\w+\.log", body["detail"])
+        assert "backend_config.json" in (settings.state_dir / log).read_text()
+    assert runs(handing_over) == before
+
+
+def test_hand_over_that_takes_too_long_is_500_and_leaves_nothing(
+    handing_over: Flask, cluster: Cluster, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.training.HAND_OVER_SECONDS", 0)
+    problem(call(handing_over, "POST", "/train"), 500, "internal")
+    assert parts(handing_over).trainings._lock_is_free()
+    assert not cluster.jobs
+
+
+def test_hand_over_that_fails_later_fails_the_run(
+    handing_over: Flask, cluster: Cluster, tmp_path: Path
+) -> None:
+    (tmp_path / "bin" / "docker").write_text("#!/bin/sh\nexit 1\n")
+    failed = wait(handing_over, start(handing_over), over)
+    assert failed["state"] == "failed"
+    assert failed["error"] == "the training process ended with status 1: see its log"
+    assert not cluster.jobs
+
+
+def test_hand_over_that_a_killed_gateway_left_undone_is_completed(handing_over: Flask) -> None:
+    name, tracking = uuid.uuid4().hex, parts(handing_over).tracking
+    run_id = tracking.post(
+        "runs/create", experiment_id=tracking.experiment_id("jobmatch"), start_time=1,
+        run_name=name, tags=[{"key": "jobmatch.stage", "value": "fitting"}],
+    )["run"]["info"]["run_id"]  # fmt: skip
+    record = parts(handing_over).settings.state_dir / "training.json"
+    record.write_text(json.dumps({"run_name": name, "user": "trainer", "pid": 0}))
+    body = call(handing_over, "GET", f"/train/{run_id}").get_json()
+    assert (body["state"], body["stage"]) == ("running", "fitting")
+    refused = call(handing_over, "POST", "/train")
+    assert problem(refused, 409, "training-under-way")["run_id"] == run_id
+    assert tracking.run(run_id)["info"]["run_name"] == "train"
+    assert call(handing_over, "DELETE", f"/train/{run_id}").get_json()["state"] == "killed"

@@ -1,6 +1,8 @@
 """Splits, leak guard, gate, and the entry points evaluate and rank, for real."""
 
 import json
+import shutil
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -22,8 +24,10 @@ from steps.leaks import require_allowed
 from steps.parameters import parse
 from steps.promote import PromoteParameters, promote
 from steps.rank import RankParameters, rank
+from steps.records import HIRED, OUTCOMES
 from steps.scores import Estimate
-from steps.train import train
+from steps.train import register, train
+from tests.conftest import Store, use
 from tests.model.conftest import Trained
 
 pytestmark = pytest.mark.xdist_group("model")
@@ -92,8 +96,9 @@ def judged(name: str, **figures: float) -> Judgement:
 @pytest.mark.parametrize(("new", "production", "passed", "why"), [
     ({"pool_auc": 0.9, "hire_auc": 0.7}, None, True, "no production"),
     ({"pool_auc": 0.45, "hire_auc": 0.9}, None, False, "no better than chance"),
-    ({"pool_auc": 0.9, "hire_auc": 0.7}, {"pool_auc": 0.9, "hire_auc": 0.7}, True, "as good"),
-    ({"pool_auc": 0.895, "hire_auc": 0.7}, {"pool_auc": 0.9, "hire_auc": 0.7}, False, "pool_auc"),
+    ({"pool_auc": 0.9, "hire_auc": 0.7}, {"pool_auc": 0.9, "hire_auc": 0.7}, True, "not worse"),
+    ({"pool_auc": 0.899, "hire_auc": 0.7}, {"pool_auc": 0.9, "hire_auc": 0.7}, True, "-0.001"),
+    ({"pool_auc": 0.88, "hire_auc": 0.7}, {"pool_auc": 0.9, "hire_auc": 0.7}, False, "pool_auc"),
     ({"pool_auc": 0.95, "hire_auc": 0.6}, {"pool_auc": 0.9, "hire_auc": 0.7}, False, "hire_auc"),
 ])
 def test_the_gate_says_why(new: dict, production: dict | None, passed: bool, why: str) -> None:
@@ -101,6 +106,38 @@ def test_the_gate_says_why(new: dict, production: dict | None, passed: bool, why
     said, reason = verdict(judged("new", **new), theirs)
     assert said is passed
     assert why in reason
+
+
+def test_a_fall_within_the_noise_passes_and_a_deep_one_does_not() -> None:
+    noise = np.random.default_rng(0).normal(0, 0.1, 300)
+
+    def doubtful(value: float) -> Judgement:
+        samples = tuple(value + np.random.default_rng(int(value * 1000)).permutation(noise))
+        return Judgement("production (version 1)", {
+            "pool_auc": Estimate(0.9, 0.89, 0.91, (0.9,) * 300),
+            "hire_auc": Estimate(value, value - 0.2, value + 0.2, samples)}, np.zeros(1))
+
+    assert verdict(doubtful(0.76), doubtful(0.82))[0]
+    passed, reason = verdict(doubtful(0.6), doubtful(0.82))
+    assert not passed
+    assert "worse than production (version 1): hire_auc 0.600 against 0.820" in reason
+
+
+def test_a_title_that_tells_the_outcome_stops_training(
+    trained: Trained, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sample = Path(__file__).resolve().parents[2] / "data" / "sample"
+    jobs, put_forward = (json.loads((sample / name).read_text(encoding="utf-8"))
+                         for name in ("vagas.json", "prospects.json"))
+    for code, listed in put_forward.items():
+        if code in jobs and any(OUTCOMES.get(row["situacao_candidado"]) == HIRED
+                                for row in listed["prospects"]):
+            jobs[code]["informacoes_basicas"]["titulo_vaga"] += " fechada"
+    shutil.copytree(sample, tmp_path / "told")
+    (tmp_path / "told" / "vagas.json").write_text(json.dumps(jobs), encoding="utf-8")
+    told = parse(TrainParameters, "train", ["--data_dir", str(tmp_path / "told")])
+    with pytest.raises(StepError, match="titulo_vaga alone predicts"), mlflow.start_run():
+        train(told)
 
 
 def test_a_worse_version_fails_its_gate_and_needs_force(trained: Trained) -> None:
@@ -112,7 +149,8 @@ def test_a_worse_version_fails_its_gate_and_needs_force(trained: Trained) -> Non
     number = mlflow.get_run(run.info.run_id).data.tags["jobmatch.version"]
     version = client.get_model_version("jobmatch", number)
     assert version.tags["gate"] == "failed"
-    assert "worse than production" in version.tags["gate_reason"]
+    assert "worse than production (version 1): " in version.tags["gate_reason"]
+    assert version.tags["gate_against"] == "1"
     assert client.get_model_version_by_alias("jobmatch", "staging").version == version.version
     assert int(client.get_model_version_by_alias("jobmatch", "production").version) == 1
     with pytest.raises(StepError, match="failed its gate"), mlflow.start_run():
@@ -123,6 +161,43 @@ def test_a_worse_version_fails_its_gate_and_needs_force(trained: Trained) -> Non
     with mlflow.start_run():
         promote(PromoteParameters(version="previous", force=True))
     assert int(client.get_model_version_by_alias("jobmatch", "production").version) == 1
+
+
+def test_a_production_version_that_cannot_be_read_stops_no_training(
+    trained: Trained, new_store: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(new_store(), monkeypatch)
+    client, source = MlflowClient(), trained.version.folder / "holdout"
+    client.create_registered_model("jobmatch")
+    client.create_model_version("jobmatch", source.as_uri())
+    client.set_registered_model_alias("jobmatch", "production", "1")
+    with mlflow.start_run():
+        train(trained.parameters)
+    version = client.get_model_version_by_alias("jobmatch", "staging")
+    assert int(version.version) == 2
+    assert (version.tags["gate"], version.tags["gate_against"]) == ("failed", "none")
+    assert "(version 1) cannot be read" in version.tags["gate_reason"]
+
+
+def test_a_version_promoted_meanwhile_stays_in_production(
+    trained: Trained, new_store: Callable[[], Store], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    use(new_store(), monkeypatch)
+    client = MlflowClient()
+
+    def with_another_live(*arguments: object) -> str:
+        number = register(*arguments)  # type: ignore[arg-type]
+        first = client.get_model_version("jobmatch", number)
+        client.create_model_version("jobmatch", first.source)
+        for alias in ("production", "staging"):
+            client.set_registered_model_alias("jobmatch", alias, "2")
+        return number
+
+    monkeypatch.setattr("steps.train.register", with_another_live)
+    with mlflow.start_run():
+        train(trained.parameters)
+    for alias in ("production", "staging"):
+        assert int(client.get_model_version_by_alias("jobmatch", alias).version) == 2
 
 
 def test_evaluate_judges_a_version_on_later_records_beside_the_baselines(

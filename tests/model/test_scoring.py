@@ -11,11 +11,13 @@ from mlflow.pyfunc import PyFuncModel
 from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from jobmatch_pyfunc.model import FittedModel
+from jobmatch_pyfunc.model import HOLDOUT, FittedModel
+from jobmatch_pyfunc.scoring import Weights
 from jobmatch_pyfunc.text import body, count_terms
 from steps.evaluate import judge_all
 from steps.judging import held
 from steps.progress import Progress
+from steps.train import fit_part
 from tests.model.conftest import Trained
 
 pytestmark = pytest.mark.xdist_group("model")
@@ -90,6 +92,15 @@ def test_scores_equal_scikit_learns_to_1e_9(
     assert answer["match"].std() > 0.05  # the rows are not all alike
 
 
+def test_the_same_data_and_seed_give_the_same_model(trained: Trained) -> None:
+    again = fit_part(trained.features, HOLDOUT, trained.parameters, None, Progress({"again": 1}))
+    first = trained.version.part(HOLDOUT)
+    assert again.threshold == first.threshold
+    for name in Weights.__dataclass_fields__:
+        np.testing.assert_array_equal(
+            getattr(again.scorer.weights, name), getattr(first.scorer.weights, name), name)
+
+
 def test_columnar_training_vectors_equal_the_served_ones(trained: Trained, rows: pd.DataFrame
                                                           ) -> None:
     model, corpus = trained.model, trained.features.corpus
@@ -159,7 +170,7 @@ def test_shuffling_the_vacancies_changes_the_ranking_and_not_the_described_model
         0.5), on)
     assert own.estimates["pool_auc"].value > 0.8
     assert blind.estimates["pool_auc"].value < own.estimates["pool_auc"].value - 0.15
-    of_cv = trained.version.described().cv_part(features.corpus, pool)
+    of_cv = trained.version.described("holdout").cv_part(features.corpus, pool)
     described_blind = judge(Contender("described, shuffled", lambda _: of_cv, own.hire, 0.5), on)
     for name in ("pool_auc", "pool_mrr", "pool_recall_at_10"):
         assert described_blind.estimates[name] == described.estimates[name]
@@ -184,10 +195,10 @@ def candidate_texts() -> dict[str, str]:
     from pathlib import Path
 
     from steps.ingest import candidates_table
-    from steps.records import Candidate, read
+    from steps.records import Candidate, batches
 
     path = Path(__file__).resolve().parents[2] / "data" / "sample" / "applicants.json"
-    table, _ = candidates_table(read(path, Candidate))
+    table, _ = candidates_table(batches(path, Candidate))
     return dict(zip(table["codigo"], table["cv_pt"], strict=True))
 
 
