@@ -117,7 +117,8 @@ class ScoreQuery(_Query):
 
 
 class Term(_Out):
-    term: str
+    term: str = Field(examples=["spring boot"])
+    where: Literal["cv", "vacancy", "both"] = Field(description="the text that holds it")
     contribution: float
 
 
@@ -128,13 +129,12 @@ class Explanation(_Out):
     intercept: float
     terms: list[Term]
     other: float
-    note: str | None = None
+    note: str | None = Field(default=None, examples=["no known terms"])
 
 
 class Reasons(_Out):
     match: Explanation
     probability: Explanation
-    note: str | None = Field(default=None, examples=["no known terms"])
 
 
 class Score(_Out):

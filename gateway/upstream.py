@@ -29,6 +29,11 @@ _SCORES = TypeAdapter(list[Score])
 _POOL_ROWS = TypeAdapter(list[PoolRow])
 
 
+def as_json(value: Any) -> bytes:
+    """The JSON that is sent; letters as UTF-8, or a `ç` would take six bytes."""
+    return json.dumps(value, ensure_ascii=False).encode()
+
+
 class _RetryBrokenConnections(Retry):
     """Retries a connection that was refused or broke off, as when a worker is replaced.
 
@@ -93,9 +98,7 @@ class ModelServer:
         self, columns: list[str], rows: list[list[str]], params: dict[str, float],
         answer: TypeAdapter,
     ) -> list:  # fmt: skip
-        body = json.dumps(
-            {"dataframe_split": {"columns": columns, "data": rows}, "params": params}
-        ).encode()
+        body = as_json({"dataframe_split": {"columns": columns, "data": rows}, "params": params})
         response = self._send("POST", "/invocations", body)
         if response.status_code == 503:
             if self.state().state == "waiting":

@@ -6,7 +6,8 @@
     registry.py                what is read from and written to MLflow
     check.py                   loads a version in a process of its own and makes it answer
     state.py                   the state directory: versions, link, status, lock
-    server.py, app.py          uvicorn and the ASGI application
+    server.py, workers.py      uvicorn and its workers
+    app.py                     the ASGI application
     scoring.py, formats.py     a loaded model; MLflow's request formats in, JSON out
 
 No module here imports jobmatch_pyfunc into a process that loads a model: a model brings its own.

@@ -15,6 +15,7 @@ import uvicorn
 from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
+from serving import workers
 from serving.lifeline import end_with_parent
 
 KEEP_ALIVE_SECONDS = 75
@@ -25,17 +26,18 @@ LOG_FORMAT = "%(asctime)s %(message)s"
 
 def main() -> int:
     """Serve until SIGTERM; STARTUP_FAILURE when a worker cannot load its model."""
-    descriptor, workers, healthcheck, parent = (int(argument) for argument in sys.argv[1:5])
+    descriptor, count, healthcheck, parent = (int(argument) for argument in sys.argv[1:5])
     end_with_parent(parent, signal.SIGKILL)
     logging_config = copy.deepcopy(LOGGING_CONFIG)
     logging_config["formatters"]["default"] = {"format": LOG_FORMAT}
     logging_config["loggers"]["serving"] = {"handlers": ["default"], "level": "INFO"}
     config = uvicorn.Config(
-        "serving.app:create_app", factory=True, workers=workers, lifespan="on",
+        "serving.app:create_app", factory=True, workers=count, lifespan="on",
         log_config=logging_config, log_level="error", access_log=False, server_header=False,
         proxy_headers=False, ws="none", timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS, timeout_worker_healthcheck=healthcheck,
     )
+    workers.install()
     server = Multiprocess(config, sockets=[socket.socket(fileno=descriptor)])
     server.run()
     failed = any(process.exitcode == STARTUP_FAILURE for process in server.processes)

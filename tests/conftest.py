@@ -6,6 +6,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -26,6 +27,11 @@ QUICK = {
     "tfidf_job_description_max_features": "300", "tfidf_job_requirements_max_features": "300",
 }  # fmt: skip
 """Parameters of `train` with which it takes seconds."""
+BYTECODE = {
+    "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": f"{tempfile.gettempdir()}/jobmatch-pyc",
+}  # fmt: skip
+"""Each process of MLflow imports two thousand modules: they are compiled once, as an installation
+does."""
 
 
 def arguments(parameters: dict[str, str]) -> list[str]:

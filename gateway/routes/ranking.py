@@ -18,12 +18,14 @@ from gateway.schemas import (
     Vacancy,
 )
 from gateway.services import services
+from gateway.upstream import as_json
 
 blueprint = APIBlueprint("ranking", __name__, abp_security=SECURITY)
 
 COLUMNS = list(Vacancy.model_fields)
-MAXIMUM_CHARACTERS = 16 * 1024 * 1024
-"""What the model server is sent at most: the vacancy goes along with each candidate."""
+MAXIMUM_BYTES = 24 * 1024 * 1024
+"""Of the vacancy, which goes along with each candidate: the model server takes 32 MiB, and the
+candidates come in with at most 2."""
 
 
 @blueprint.post(
@@ -56,8 +58,7 @@ def _rank_pool(vacancy: dict[str, str], top_k: int) -> list[RankedCandidate]:
 def _rank_candidates(
     vacancy: dict[str, str], candidates: list[Candidate], top_k: int, reasons: int
 ) -> list[RankedCandidate]:
-    size = sum(map(len, vacancy.values())) * len(candidates)
-    if size > MAXIMUM_CHARACTERS:
+    if len(as_json(list(vacancy.values()))) * len(candidates) > MAXIMUM_BYTES:
         raise Problem(
             "too-large",
             "the vacancy's text is too long for this many candidates: send fewer at a time",

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from flask import Flask
@@ -12,6 +13,7 @@ from gateway.services import EXTENSION, Services
 from gateway.settings import Settings
 from gateway.tokens import Claims
 from tests.gateway import servers
+from tests.gateway.doubles.spoiled_model import SpoiledModel, spoiled_model
 from tests.gateway.servers import KEY, PASSWORD, ServedModel
 
 PAIR = {
@@ -22,6 +24,7 @@ PAIR = {
 }
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With xdist's `--dist loadgroup`, one worker has the servers of all these tests."""
     for item in items:
@@ -36,15 +39,45 @@ def tracking_url(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="session")
-def _model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedModel]:
-    with servers.model_server(tmp_path_factory.mktemp("model")) as served:
-        yield served
+def model(
+    tmp_path_factory: pytest.TempPathFactory, small_data: Path
+) -> Iterator[ServedModel]:
+    """The project's model server with a version that was trained for real.
+
+    It follows a registry of its own: the tests of /models empty that of `tracking_url`. Version 2
+    is in production, so that a 1 in an answer is not this version by accident.
+    """
+    directory = tmp_path_factory.mktemp("model")
+    with servers.mlflow_server(directory) as registry:
+        servers.train(directory, registry, small_data)
+        version = servers.register_again(registry, 1)
+        servers.put_into_production(registry, version)
+        with servers.model_server(directory, registry, version) as served:
+            served.wait_for(version)
+            yield served
 
 
 @pytest.fixture
-def model(_model: ServedModel) -> Iterator[ServedModel]:
-    yield _model
-    _model.say("ready", 3)
+def spoiled(model: ServedModel) -> Iterator[SpoiledModel]:
+    """A double: `model` through a proxy that spoils its answers as a test says."""
+    with spoiled_model(model.url) as spoiled:
+        yield spoiled
+
+
+@pytest.fixture(scope="session")
+def loaded(model: ServedModel) -> Callable[..., list[dict]]:
+    """What the version in production answers where MLflow loads it: `loaded(rows, reasons=3)`."""
+    import mlflow
+    import pandas as pd
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", model.tracking_url)
+        pyfunc = mlflow.pyfunc.load_model(f"models:/jobmatch/{model.version}")
+
+    def answer(rows: list[dict[str, str]], **params: float) -> list[dict]:
+        return pyfunc.predict(pd.DataFrame(rows), params).to_dict("records")
+
+    return answer
 
 
 @pytest.fixture(scope="session")
@@ -90,6 +123,12 @@ def scoring(settle: Settle, model: ServedModel) -> Flask:
 
 
 @pytest.fixture
+def spoiled_scoring(settle: Settle, spoiled: SpoiledModel) -> Flask:
+    """An application with `spoiled` behind it."""
+    return with_users(create_app(settle(model_url=spoiled.url)))
+
+
+@pytest.fixture
 def training(settle: Settle, tracking_url: str, project: Path) -> Flask:
     """An application with the real MLflow server behind it, and a project to train."""
     return with_users(create_app(settle(tracking_uri=tracking_url, project_dir=project)))
@@ -113,6 +152,22 @@ def bearer(app: Flask, username: str = "admin") -> dict[str, str]:
     assert user
     token = parts(app).tokens.encode(Claims(user.username, user.role, user.generation))
     return {"Authorization": f"Bearer {token}"}
+
+
+def agrees(given: Any, expected: Any) -> None:
+    """Equal in every key, text and order, and to 1e-9 in every number."""
+    if isinstance(expected, dict):
+        assert given.keys() == expected.keys()
+        for key, value in expected.items():
+            agrees(given[key], value)
+    elif isinstance(expected, list):
+        assert len(given) == len(expected)
+        for one, other in zip(given, expected, strict=True):
+            agrees(one, other)
+    elif isinstance(expected, float):
+        assert given == pytest.approx(expected, rel=0, abs=1e-9)
+    else:
+        assert given == expected
 
 
 def problem(response, status: int, kind: str) -> dict:

@@ -1,19 +1,21 @@
 """Real servers for the tests: MLflow's, the served model, the gateway under gunicorn."""
 
-import json
 import os
+import signal
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import requests
 import yaml
 
-PROJECT = Path(__file__).resolve().parents[2]
+from serving.state import StateDirectory
+from tests.conftest import BYTECODE, PROJECT, QUICK, arguments
+
 DOUBLES = Path(__file__).with_name("doubles")
 PASSWORD = "correct horse battery staple"
 KEY = "k1:" + "0123456789abcdef" * 4
@@ -33,7 +35,7 @@ def environment(**more: str) -> dict[str, str]:
     }  # fmt: skip
     return kept | {
         "MLFLOW_DISABLE_TELEMETRY": "true", "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1",
-        "PYTHONPATH": str(PROJECT), "PYTHONWARNINGS": "ignore", **more,
+        "PYTHONPATH": str(PROJECT), "PYTHONWARNINGS": "ignore", **BYTECODE, **more,
     }  # fmt: skip
 
 
@@ -79,39 +81,92 @@ def mlflow_server(directory: Path) -> Iterator[str]:
         yield url
 
 
+def train(directory: Path, tracking_url: str, data: Path) -> None:
+    """Train a version for real, into the registry at `tracking_url`; it takes seconds."""
+    env = environment(MLFLOW_TRACKING_URI=tracking_url, MLFLOW_EXPERIMENT_NAME="jobmatch")
+    ended = subprocess.run(
+        [sys.executable, "-m", "steps.train", *arguments({"data_dir": str(data), **QUICK})],
+        cwd=PROJECT, env=env, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+    )  # fmt: skip
+    (directory / "train.log").write_text(ended.stdout)
+    assert ended.returncode == 0, ended.stdout[-3000:]
+
+
+def registry(tracking_url: str, method: str, path: str, **body: object) -> dict:
+    """A request to the registry as its screen makes it."""
+    sent = {"params": body} if method == "GET" else {"json": body}
+    answer = requests.request(
+        method, f"{tracking_url}/api/2.0/mlflow/{path}", timeout=20, **sent  # type: ignore[arg-type]
+    )
+    assert answer.ok, answer.text
+    return answer.json()
+
+
+def register_again(tracking_url: str, version: int) -> int:
+    """The files, run and gate of a version once more, as the next version."""
+    old = registry(
+        tracking_url, "GET", "model-versions/get", name="jobmatch", version=version
+    )["model_version"]  # fmt: skip
+    made = registry(
+        tracking_url, "POST", "model-versions/create", name="jobmatch", source=old["source"],
+        model_id=old["source"].removeprefix("models:/"), run_id=old["run_id"],
+        tags=[tag for tag in old["tags"] if tag["key"].startswith("gate")],
+    )["model_version"]  # fmt: skip
+    return int(made["version"])
+
+
+def put_into_production(tracking_url: str, version: int) -> None:
+    registry(tracking_url, "POST", "registered-models/alias", name="jobmatch", alias="production",
+             version=str(version))
+
+
 class ServedModel:
-    """The model server; `say` sets what its /health and /ready say."""
+    """The project's own model server, `python -m serving`, with one worker."""
 
-    def __init__(self, url: str, state: Path) -> None:
+    def __init__(self, url: str, tracking_url: str, state: Path, version: int) -> None:
         self.url = url
-        self._state = state
+        self.tracking_url = tracking_url
+        self.version = version
+        """The version that is in production, except while a test moves the alias."""
+        self._state = StateDirectory(state)
 
-    def say(self, state: str, version: int | None, following: int | None = None) -> None:
-        fresh = self._state.with_suffix(".new")
-        fresh.write_text(json.dumps(
-            {"state": state, "model_version": version, "next_version": following}))
-        fresh.replace(self._state)
+    @property
+    def worker(self) -> int:
+        """The process that answers."""
+        (pid,) = self._state.worker_versions()
+        return pid
+
+    def wait_for(self, version: int, seconds: float = 60) -> None:
+        deadline = time.monotonic() + seconds
+        expected = {"state": "ready", "model_version": version, "next_version": None}
+        while (said := requests.get(self.url + "/health", timeout=30).json()) != expected:
+            assert time.monotonic() < deadline, said
+            time.sleep(0.1)
+
+    @contextmanager
+    def stopped(self) -> Iterator[None]:
+        """It takes connections, and answers none of them before the end of this block."""
+        pid = self.worker
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            with suppress(ProcessLookupError):  # a test may have killed it
+                os.kill(pid, signal.SIGCONT)
 
 
 @contextmanager
-def model_server(directory: Path) -> Iterator[ServedModel]:
-    model, port = directory / "model", free_port()
-    subprocess.run(
-        [sys.executable, str(DOUBLES / "save_model.py"), str(model)],
-        check=True, cwd=directory, env=environment(), capture_output=True,
-    )  # fmt: skip
-    served = ServedModel(f"http://127.0.0.1:{port}", directory / "served.json")
-    served.say("ready", 3)
-    command = [
-        sys.executable, "-m", "uvicorn", "--port", str(port), "--log-level", "warning",
-        "--app-dir", str(DOUBLES), "serving_app:app",
-    ]  # fmt: skip
+def model_server(directory: Path, tracking_url: str, version: int) -> Iterator[ServedModel]:
+    """The model server on the registry at `tracking_url`, where `version` is in production."""
+    port, state = free_port(), directory / "served"
+    url = f"http://127.0.0.1:{port}"
     env = environment(
-        __pyfunc_model_path__=str(model), SERVED_STATE=str(directory / "served.json")
-    )
-    with running(command, directory / "model.log", url=served.url + "/health", cwd=directory,
-                 env=env):
-        yield served
+        MLFLOW_TRACKING_URI=tracking_url, MODEL_PORT=str(port), MODEL_STATE=str(state),
+        MODEL_WORKERS="1", MODEL_POLL_SECONDS="0.5",
+    )  # fmt: skip
+    with running([sys.executable, "-m", "serving"], directory / "model.log", url=url + "/health",
+                 cwd=PROJECT, env=env):  # fmt: skip
+        yield ServedModel(url, tracking_url, state, version)
 
 
 def training_project(directory: Path) -> Path:

@@ -52,10 +52,14 @@ def test_login_train_predict_rank_promote(tmp_path: Path, tracking_url: str) -> 
         _wait(lambda: requests.get(url + "/ready", timeout=10),
               lambda answer: answer.status_code == 200, 90)
         score = client.post(url + "/predict?reasons=5", json=PAIR, timeout=30).json()
+        assert set(score) == {
+            "probability", "prediction", "confidence", "match", "model_version", "reasons",
+        }  # fmt: skip
         assert score["model_version"] == 1
         for why in (score["reasons"]["match"], score["reasons"]["probability"]):
             total = why["intercept"] + why["other"] + sum(t["contribution"] for t in why["terms"])
-            assert total == pytest.approx(why["logit"], abs=1e-6)
+            assert total == pytest.approx(why["logit"], abs=1e-9)
+            assert all(set(t) == {"term", "where", "contribution"} for t in why["terms"])
 
         vacancy = {k: v for k, v in PAIR.items() if k != "cv_pt"}
         pool = client.post(url + "/rank", json={**vacancy, "top_k": 5}, timeout=30).json()

@@ -9,7 +9,8 @@ from flask.testing import FlaskClient
 
 from gateway.errors import TITLES
 from tests.gateway.conftest import PAIR, bearer, parts, problem
-from tests.gateway.servers import PASSWORD
+from tests.gateway.doubles.spoiled_model import SpoiledModel
+from tests.gateway.servers import PASSWORD, ServedModel
 
 
 def post(app: Flask, body: bytes | str, content_type: str = "application/json"):
@@ -159,7 +160,7 @@ def test_answers_carry_defensive_headers(client: FlaskClient) -> None:
 
 
 def test_logs_hold_no_text_token_or_password(
-    settle: Callable, model, capsys: pytest.CaptureFixture
+    settle: Callable, model: ServedModel, spoiled: SpoiledModel, capsys: pytest.CaptureFixture
 ) -> None:
     import logging
 
@@ -167,7 +168,7 @@ def test_logs_hold_no_text_token_or_password(
     from tests.gateway.conftest import with_users
 
     logging.getLogger("gateway").handlers.clear()  # so that this test's stdout gets the lines
-    app = with_users(create_app(settle(model_url=model.url)))
+    app = with_users(create_app(settle(model_url=spoiled.url)))
     client = app.test_client()
     token = client.post(
         "/login", json={"username": "recruiter", "password": PASSWORD}
@@ -175,7 +176,9 @@ def test_logs_hold_no_text_token_or_password(
     headers = {"Authorization": f"Bearer {token}", "X-Request-ID": "the-id"}
     client.post("/login", json={"username": "minhasenha123", "password": "outrasenha456"})
     client.post("/predict?reasons=3", json=PAIR, headers=headers)
-    client.post("/predict", json={**PAIR, "cv_pt": "answer-crash texto-intimo"}, headers=headers)
+    client.post("/predict", json={**PAIR, "cv_pt": "texto-intimo"}, headers=headers)
+    spoiled.answer("/invocations", 500, b'{"error":"it broke on texto-intimo"}')
+    client.post("/predict", json={**PAIR, "cv_pt": "texto-intimo"}, headers=headers)
     client.post("/predict?texto-intimo=1", json={"texto-intimo": 1}, headers=headers)
     written = capsys.readouterr().out
     audit = (parts(app).settings.state_dir / "audit.jsonl").read_text()
@@ -188,8 +191,11 @@ def test_logs_hold_no_text_token_or_password(
     assert scored["id"] == "the-id"
     assert scored["user"] == "recruiter"
     assert scored["status"] == 200
-    assert scored["model_version"] == 3
+    assert scored["model_version"] == model.version
     assert scored["ms"] > 0
+    assert [line["status"] for line in lines if line.get("route") == "/predict"] == [
+        200, 200, 502, 422,
+    ]  # fmt: skip
     events = [json.loads(line) for line in audit.splitlines()]
-    assert [e["event"] for e in events] == ["login", "login", "prediction"]
+    assert [e["event"] for e in events] == ["login", "login", "prediction", "prediction"]
     assert events[2]["request_id"] == "the-id"

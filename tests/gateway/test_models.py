@@ -1,13 +1,16 @@
 """/models against a real registry."""
 
+import socket
+from collections.abc import Callable
 from contextlib import suppress
 
 import pytest
 import requests
 from flask import Flask
 
+from gateway import create_app
 from gateway.upstream import MissingError
-from tests.gateway.conftest import bearer, parts, problem, register_version
+from tests.gateway.conftest import bearer, parts, problem, register_version, with_users
 
 
 @pytest.fixture
@@ -89,3 +92,17 @@ def test_unknown_version_is_404(app: Flask) -> None:
 @pytest.mark.parametrize("body", [{"force": "true"}, {"force": 1}, {"sure": True}])
 def test_bad_promotion_is_422(app: Flask, body: dict) -> None:
     problem(promote(app, 1, json=body), 422, "invalid-field")
+
+
+def test_mlflow_server_that_is_not_there_is_502(settle: Callable) -> None:
+    app = with_users(create_app(settle()))
+    problem(get(app), 502, "upstream-failed")
+    problem(promote(app, 1), 502, "upstream-failed")
+
+
+def test_mlflow_server_that_does_not_answer_is_504(settle: Callable) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        app = with_users(create_app(settle(tracking_uri=url, tracking_timeout_seconds=0.3)))
+        problem(get(app), 504, "upstream-timeout")
+        problem(promote(app, 1), 504, "upstream-timeout")

@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -16,7 +16,7 @@ import pytest
 import requests
 
 from tests.gateway import servers
-from tests.gateway.conftest import PAIR
+from tests.gateway.conftest import PAIR, agrees
 from tests.gateway.servers import KEY, PASSWORD, PROJECT, ServedModel
 
 USUAL = {
@@ -32,10 +32,10 @@ def directory(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def url(
-    directory: Path, tracking_url: str, _model: ServedModel, project: Path
+    directory: Path, tracking_url: str, model: ServedModel, project: Path
 ) -> Iterator[str]:
     with servers.gateway(
-        directory, MLFLOW_TRACKING_URI=tracking_url, GATEWAY_MODEL_URL=_model.url,
+        directory, MLFLOW_TRACKING_URI=tracking_url, GATEWAY_MODEL_URL=model.url,
         GATEWAY_PROJECT_DIR=str(project), **USUAL,
     ) as url:  # fmt: skip
         yield url
@@ -72,18 +72,25 @@ def workers(url: str) -> list[int]:
     raise AssertionError("the gateway's workers were not found")
 
 
-def test_prediction_end_to_end(url: str) -> None:
+def test_prediction_end_to_end(url: str, loaded: Callable) -> None:
     answer = requests.post(url + "/predict", json=PAIR, headers=log_in(url), timeout=10)
     assert answer.status_code == 200, answer.text
-    assert answer.json()["model_version"] == 3
+    agrees([answer.json()], loaded([PAIR]))
 
 
-def test_figures_of_all_workers_are_one(url: str) -> None:
+@pytest.mark.parametrize(
+    ("threshold", "prediction"), [(0, "Contratado"), (1, "Não contratado")], ids=["yes", "no"]
+)
+def test_figures_of_all_workers_are_one(
+    url: str, model: ServedModel, threshold: float, prediction: str
+) -> None:
     headers = log_in(url)
-    before = _figure(url, 'gateway_predictions_total{model_version="3",prediction="Contratado"}')
+    labels = f'{{model_version="{model.version}",prediction="{prediction}"}}'
+    before = _figure(url, "gateway_predictions_total" + labels)
     for _ in range(12):  # a new connection each time, so that both workers get some
-        requests.post(url + "/predict", json=PAIR, headers=headers, timeout=10)
-    after = _figure(url, 'gateway_predictions_total{model_version="3",prediction="Contratado"}')
+        requests.post(f"{url}/predict?threshold={threshold}", json=PAIR, headers=headers,
+                      timeout=10)  # fmt: skip
+    after = _figure(url, "gateway_predictions_total" + labels)
     assert after - before == 12
     text = requests.get(url + "/metrics", timeout=10).text
     for name in ("gateway_requests_total", "gateway_request_seconds_bucket",
@@ -133,10 +140,10 @@ def test_worker_starts_in_under_a_second(url: str) -> None:
 
 
 def test_training_survives_the_gateway_and_both_workers_know_of_it(
-    tmp_path: Path, tracking_url: str, project: Path, _model: ServedModel
+    tmp_path: Path, tracking_url: str, project: Path, model: ServedModel
 ) -> None:
     variables = USUAL | {
-        "MLFLOW_TRACKING_URI": tracking_url, "GATEWAY_MODEL_URL": _model.url,
+        "MLFLOW_TRACKING_URI": tracking_url, "GATEWAY_MODEL_URL": model.url,
         "GATEWAY_PROJECT_DIR": str(project),
     }  # fmt: skip
     with servers.gateway(tmp_path, **variables) as url:
@@ -346,19 +353,20 @@ def test_first_start_makes_secrets_and_shows_the_password_once(tmp_path: Path) -
     assert "Traceback" not in ended.stderr
 
 
-def test_graceful_stop_finishes_the_request_in_hand(
-    tmp_path: Path, _model: ServedModel
-) -> None:
+def test_graceful_stop_finishes_the_request_in_hand(tmp_path: Path, model: ServedModel) -> None:
     with (
-        servers.gateway(tmp_path, GATEWAY_MODEL_URL=_model.url, **USUAL) as url,
+        servers.gateway(tmp_path, GATEWAY_MODEL_URL=model.url, **USUAL) as url,
         ThreadPoolExecutor(1) as pool,
     ):
         headers = log_in(url)
-        body = {**PAIR, "cv_pt": "answer-slowly"}
-        slow = pool.submit(requests.post, url + "/predict", json=body, headers=headers, timeout=20)
-        time.sleep(1)
-        (master,) = {os.getpgid(pid) and _parent(pid) for pid in workers(url)}
-        os.kill(master, signal.SIGTERM)
+        with model.stopped():
+            slow = pool.submit(
+                requests.post, url + "/predict", json=PAIR, headers=headers, timeout=20)
+            time.sleep(1)
+            (master,) = {os.getpgid(pid) and _parent(pid) for pid in workers(url)}
+            os.kill(master, signal.SIGTERM)
+            time.sleep(1)
+            assert not slow.done()
         assert slow.result().status_code == 200
 
 

@@ -7,7 +7,6 @@ import signal
 import socket
 import subprocess
 import sys
-import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -21,7 +20,7 @@ import requests
 import urllib3
 from mlflow import MlflowClient
 
-from tests.conftest import PROJECT, QUICK, Store, arguments
+from tests.conftest import BYTECODE, PROJECT, QUICK, Store, arguments
 
 MODEL, ALIAS = "jobmatch", "production"
 ROW = {
@@ -32,12 +31,7 @@ ROW = {
 }
 
 
-BYTECODE = {
-    "PYTHONDONTWRITEBYTECODE": "", "PYTHONPYCACHEPREFIX": f"{tempfile.gettempdir()}/jobmatch-pyc",
-}  # fmt: skip
-"""Each worker imports two thousand modules: they are compiled once, as an installation does."""
-
-
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """With xdist's `--dist loadgroup`, one process has the servers of all these tests."""
     for item in items:

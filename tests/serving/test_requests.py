@@ -116,6 +116,11 @@ def test_ten_thousand_pairs_of_few_texts_are_quick_because_texts_are_analysed_on
     assert time.monotonic() - began < 5
 
 
+def test_brackets_in_texts_are_not_taken_for_rows(served: Served) -> None:
+    for text in ("[{" * 300_000, '"[{\\' * 300_000):
+        assert predictions(served.post({"dataframe_records": [ROW | {"cv_pt": text}]}))
+
+
 def nested(depth: int) -> bytes:
     return b'{"dataframe_records":' + b"[" * depth + b"]" * depth + b"}"
 
@@ -147,6 +152,11 @@ BAD = {
                          "the body is not JSON"),
     "a million rows": (b'{"dataframe_records": [' + b"{}," * 1_000_000 + b"{}]}", 413,
                        "there may be at most 200000 rows"),
+    "a million rows after texts": (
+        b'{"dataframe_records": [' + records()[23:-2] + b',{"cv_pt":"\\\\"}' + b",{}" * 1_000_000
+        + b"]}", 413, "there may be at most 200000 rows"),
+    "a text without end": (b'{"dataframe_records": [' + b'"\\' * 1_000_000 + b"[" * 500_000, 400,
+                           "the body is not JSON"),
     "deep nesting": (nested(100_000), 400, "the body is nested too deeply"),
     "NaN": (b'{"dataframe_records": [{"cv_pt": NaN}]}', 400, "the body is not JSON"),
     "huge number": (b'{"dataframe_records": [{"cv_pt": 1e999}]}', 400, "the body is not JSON"),
