@@ -21,12 +21,22 @@ from gateway.settings import Settings
 
 _log = logging.getLogger("gateway.upstream")
 
-NO_MODEL = Problem("no-production-model", "no production model yet: POST /train first",
-                   headers={"Retry-After": "30"})
 CONNECT_SECONDS = 3.0
+MAXIMUM_UPSTREAM_BYTES = 8 * 1024 * 1024
+"""What the model server is sent at most in one request (it takes four times as much)."""
 
 _SCORES = TypeAdapter(list[Score])
 _POOL_ROWS = TypeAdapter(list[PoolRow])
+
+
+def no_model() -> Problem:
+    """There is no production model yet.
+
+    Made anew each time: an exception that is raised again keeps the frames of every time before,
+    and with them the texts that were to be scored.
+    """
+    return Problem("no-production-model", "no production model yet: POST /train first",
+                   headers={"Retry-After": "30"})
 
 
 class _RetryBrokenConnections(Retry):
@@ -99,7 +109,7 @@ class ModelServer:
         response = self._send("POST", "/invocations", body)
         if response.status_code == 503:
             if self.state().state == "waiting":
-                raise NO_MODEL
+                raise no_model()
             raise Problem("unavailable", "the model server is busy: try again shortly",
                           headers={"Retry-After": "5"})
         if response.status_code != 200:
