@@ -22,8 +22,6 @@ from gateway.services import services
 blueprint = APIBlueprint("ranking", __name__, abp_security=SECURITY)
 
 COLUMNS = list(Vacancy.model_fields)
-MAXIMUM_CHARACTERS = 16 * 1024 * 1024
-"""What the model server is sent at most: the vacancy goes along with each candidate."""
 
 
 @blueprint.post(
@@ -56,12 +54,6 @@ def _rank_pool(vacancy: dict[str, str], top_k: int) -> list[RankedCandidate]:
 def _rank_candidates(
     vacancy: dict[str, str], candidates: list[Candidate], top_k: int, reasons: int
 ) -> list[RankedCandidate]:
-    size = sum(map(len, vacancy.values())) * len(candidates)
-    if size > MAXIMUM_CHARACTERS:
-        raise Problem(
-            "too-large",
-            "the vacancy's text is too long for this many candidates: send fewer at a time",
-        )
     pairs = [Pair(**vacancy, cv_pt=candidate.cv_pt) for candidate in candidates]
     scored = zip(candidates, score(pairs, reasons=reasons), strict=True)
     # a stable sort: equals stay in the order in which they were sent
