@@ -46,8 +46,9 @@ def rank(body: RankingRequest, query: RankingQuery) -> Response:
 def _rank_pool(vacancy: dict[str, str], top_k: int) -> list[RankedCandidate]:
     ranked = services().model.rank_pool(COLUMNS, list(vacancy.values()), {"top_k": top_k})
     record(
-        list(ranked), inputs=[digest(vacancy)], pool=True, codes=[row.codigo for row in ranked]
-    )
+        list(ranked), route="/rank", pool=True, top_k=top_k, inputs=[digest(vacancy)],
+        codes=[row.codigo for row in ranked],
+    )  # fmt: skip
     return [RankedCandidate(**row.model_dump(exclude={"vacancy"})) for row in ranked]
 
 
@@ -55,7 +56,11 @@ def _rank_candidates(
     vacancy: dict[str, str], candidates: list[Candidate], top_k: int, reasons: int
 ) -> list[RankedCandidate]:
     pairs = [Pair(**vacancy, cv_pt=candidate.cv_pt) for candidate in candidates]
-    scored = zip(candidates, score(pairs, reasons=reasons), strict=True)
+    scores = score(
+        pairs, reasons=reasons, route="/rank", pool=False, top_k=top_k,
+        codes=[candidate.codigo for candidate in candidates],
+    )  # fmt: skip
+    scored = zip(candidates, scores, strict=True)
     # a stable sort: equals stay in the order in which they were sent
     best = sorted(scored, key=lambda pair: -pair[1].match)[:top_k]
     return [
