@@ -7,8 +7,8 @@ from flask import Flask, current_app, g, request
 
 from gateway.errors import Problem
 from gateway.services import services
-from gateway.tokens import InvalidTokenError
-from gateway.users import Role, may
+from gateway.tokens import Claims, InvalidTokenError
+from gateway.users import Role, User, may
 
 PUBLIC = "public"
 SECURITY: list[dict[str, list[str]]] = [{"token": []}]
@@ -47,13 +47,22 @@ def identify() -> None:
     except InvalidTokenError as error:
         g.refusal = _refusal(str(error), invalid=True)
         return
-    user = services().users.current(claims.username)
+    user = _account(claims)
     if user is None or user.disabled or user.generation != claims.generation:
         g.refusal = _refusal("the token is no longer valid: log in again", invalid=True)
     elif user.role != claims.role:
         g.refusal = _refusal("the token is not valid", invalid=True)
     else:
         g.user = user
+
+
+def _account(claims: Claims) -> User | None:
+    """Whose token it is; looked up anew before what is remembered speaks against the token."""
+    users = services().users
+    user = users.current(claims.username)
+    if user and (user.generation, user.role) == (claims.generation, claims.role):
+        return user
+    return users.reread(claims.username)
 
 
 def authorise() -> None:

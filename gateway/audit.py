@@ -4,6 +4,7 @@ It says which version said what, when, to whom: digests of the texts and the sco
 texts. Without it nothing is answered: who cannot be held to account does not get a score.
 """
 
+import fcntl
 import hashlib
 import json
 import os
@@ -37,11 +38,14 @@ class Audit:
             **facts,
         }
         data = (json.dumps(line, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")
-        # opened anew for each line, so that the file can be rotated by moving it; one write with
-        # O_APPEND, so that the lines of several workers do not mix
+        # opened anew for each line, so that the file can be rotated by moving it; one write under
+        # a lock, so that the lines of several workers do not mix
         try:
-            descriptor = os.open(self._path, os.O_WRONLY | os.O_APPEND | os.O_CREAT, 0o600)
+            descriptor = os.open(self._path, os.O_RDWR | os.O_APPEND | os.O_CREAT, 0o600)
             try:
+                fcntl.flock(descriptor, fcntl.LOCK_EX)  # let go of with the descriptor
+                if _ends_in_half_a_line(descriptor):
+                    data = b"\n" + data
                 written = os.write(descriptor, data)
             finally:
                 os.close(descriptor)
@@ -49,6 +53,12 @@ class Audit:
             raise AuditError(f"{self._path.name} cannot be written: {error.strerror}") from error
         if written != len(data):
             raise AuditError(f"{self._path.name} cannot be written: the disk is full")
+
+
+def _ends_in_half_a_line(descriptor: int) -> bool:
+    """Whether the last write did not get through: the disk was full, or the machine stopped."""
+    size = os.fstat(descriptor).st_size
+    return size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
 
 
 def digest(texts: Mapping[str, str]) -> str:

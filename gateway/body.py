@@ -1,6 +1,5 @@
 """Bodies of requests: JSON, strictly, or an error that says what it is."""
 
-from contextlib import suppress
 from typing import Any
 
 from flask import Request, Response, request
@@ -11,17 +10,14 @@ from gateway.errors import Problem
 
 
 def discard_rest(response: Response) -> Response:
-    """Read what a refused request still holds, before it is answered.
+    """Be done with what a request that is answered now still holds, or with its connection.
 
-    gunicorn loses a client's next request when this one's body arrives after its answer. A body
-    that is too large is left to `gateway.worker`, which ends the connection.
+    gunicorn loses a client's next request when this one's body arrives after its answer.
     """
-    limit = request.max_content_length or 0
-    if (request.content_length or 0) <= limit:
-        stream = request.environ["wsgi.input"]
-        with suppress(OSError):
-            while limit > 0 and (piece := stream.read(min(limit, 65536))):
-                limit -= len(piece)
+    finish = getattr(request.environ["wsgi.input"], "finish", None)  # see gateway.incoming
+    if finish:
+        limit = request.max_content_length or 0
+        finish(limit if (request.content_length or 0) <= limit else 0)
     return response
 
 

@@ -50,6 +50,8 @@ def first_start(settings: Settings) -> None:
         try:
             accounts.add(FIRST_USER, password, "admin")
         except UsersError as error:
+            if accounts.count():  # another machine on the same database was first
+                return
             raise SettingsError(f"{PREFIX}ADMIN_PASSWORD: {error}") from error
     if given is None:
         print(

@@ -38,9 +38,11 @@ TITLES = {
     "training-under-way": (409, "A training is under way"),
     "conflict": (409, "This cannot be done as things are"),
     "too-large": (413, "The request is too large"),
+    "address-too-long": (414, "The address is too long"),
     "unsupported-media-type": (415, "The body has to be JSON"),
     "invalid-field": (422, "A field is not valid"),
     "too-many-requests": (429, "Too many requests"),
+    "headers-too-large": (431, "The headers are too large"),
     "internal": (500, "The gateway made a mistake"),
     "upstream-failed": (502, "A server behind the gateway failed"),
     "no-production-model": (503, "There is no production model yet"),
@@ -73,21 +75,26 @@ class Problem(Exception):
 
 def answer(problem: Problem) -> Response:
     """The problem as a response."""
+    headers = dict(problem.headers)
+    if problem.status == HTTPStatus.UNAUTHORIZED:
+        headers.setdefault("WWW-Authenticate", "Bearer")
+    return Response(
+        render(problem, g.get("request_id", "")), problem.status, headers, content_type=MEDIA_TYPE
+    )
+
+
+def render(problem: Problem, request_id: str) -> str:
+    """The body of the answer."""
     status, title = TITLES[problem.kind]
     body = {
         "type": TYPE_PREFIX + problem.kind,
         "title": title,
         "status": status,
         "detail": problem.detail,
-        "request_id": g.get("request_id", ""),
+        "request_id": request_id,
         **problem.extra,
     }
-    headers = dict(problem.headers)
-    if status == HTTPStatus.UNAUTHORIZED:
-        headers.setdefault("WWW-Authenticate", "Bearer")
-    return Response(
-        json.dumps(body, ensure_ascii=False), status, headers, content_type=MEDIA_TYPE
-    )
+    return json.dumps(body, ensure_ascii=False)
 
 
 def from_validation(error: ValidationError) -> Problem:
@@ -144,12 +151,16 @@ def _audit_failed(error: AuditError) -> Response:
 
 
 def _unexpected(error: Exception) -> Response:
+    return answer(unexpected(error, g.get("request_id", "-")))
+
+
+def unexpected(error: BaseException, request_id: str) -> Problem:
+    """Log a fault of our own, and what to say of it."""
     # an exception's text may hold what a client sent: the log gets its type and where it arose
     frames = traceback.extract_tb(error.__traceback__)
     where = " < ".join(f"{Path(f.filename).name}:{f.lineno}" for f in reversed(frames[-6:]))
-    _log.error("unexpected %s at %s (request %s)", type(error).__name__, where,
-               g.get("request_id", "-"))
-    return answer(Problem("internal", "quote the request id when you report this"))
+    _log.error("unexpected %s at %s (request %s)", type(error).__name__, where, request_id)
+    return Problem("internal", "quote the request id when you report this")
 
 
 _UNION_TAGS = {"one", "many"}

@@ -76,6 +76,15 @@ def finish(response: Response, metrics: Metrics) -> Response:
     return response
 
 
+def unreadable(request_id: str, status: int, reason: str) -> None:
+    """Log a request that did not get as far as the application."""
+    facts = {
+        "id": request_id, "user": None, "method": None, "route": "(none)", "status": status,
+        "ms": None, "model_version": None, "reason": reason,
+    }  # fmt: skip
+    _log.info("request", extra={"facts": facts})
+
+
 _METHODS = {"GET", "HEAD", "POST", "DELETE", "OPTIONS", "PUT", "PATCH", "TRACE"}
 
 

@@ -271,6 +271,9 @@ class ModelVersion(_Out):
     promoted_by: str | None = None
     promoted_at: str | None = None
     replaced_version: str | None = None
+    forced: str | None = Field(
+        default=None, examples=["false"], description="promoted although it failed its gate"
+    )
     serving_since: str | None = None
     refused_because: str | None = None
     metrics: dict[str, float] = Field(default_factory=dict, examples=[{"hire_auc": 0.79}])
@@ -285,8 +288,8 @@ class Models(_Out):
 class Promoted(_Out):
     version: int
     replaced_version: int | None = None
-    promoted_by: str
-    promoted_at: datetime
+    promoted_by: str | None = Field(description="none when the registry has no record of it")
+    promoted_at: str | None
     forced: bool
 
 

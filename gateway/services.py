@@ -1,12 +1,16 @@
 """What the views work with, made once for each application."""
 
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import cast
 
 from flask import current_app, g
 from flask_limiter import Limiter
 
-from gateway.audit import Audit
+from gateway.audit import Audit, AuditError
+from gateway.errors import Problem
 from gateway.metrics import Metrics
 from gateway.settings import Settings
 from gateway.tokens import Tokens
@@ -15,6 +19,7 @@ from gateway.upstream import ModelServer, TrackingServer
 from gateway.users import Users
 
 EXTENSION = "jobmatch-gateway"
+_log = logging.getLogger("gateway.audit")
 
 
 @dataclass(frozen=True)
@@ -37,8 +42,33 @@ def services() -> Services:
     return cast(Services, current_app.extensions[EXTENSION])
 
 
+def audit_outcome(event: str, **facts: object) -> None:
+    """Record what became of a request that `audit` has recorded, or refused.
+
+    What is done is done: when the line cannot be written, that is only logged.
+    """
+    try:
+        audit(event, **facts)
+    except AuditError as error:
+        _log.error("%s: %s of request %s is missing there", error, event, g.request_id)
+
+
+@contextmanager
+def audited(event: str, action: str, **facts: object) -> Iterator[None]:
+    """Around an action: record that it was asked for, and if so that a Problem was in its way.
+
+    Raises AuditError before the action when that cannot be recorded.
+    """
+    audit(event, action=action, **facts)
+    try:
+        yield
+    except Problem as problem:
+        audit_outcome(event, action="refused", reason=problem.kind, **facts)
+        raise
+
+
 def audit(event: str, **facts: object) -> None:
-    """Record what this request did. Raises AuditError."""
+    """Record what this request is about to do or to answer. Raises AuditError."""
     user = g.get("user")
     services().audit.record(
         event, user=user.username if user else None, request_id=g.request_id, **facts

@@ -21,17 +21,22 @@ from gateway.settings import Settings
 
 _log = logging.getLogger("gateway.upstream")
 
-NO_MODEL = Problem("no-production-model", "no production model yet: POST /train first",
-                   headers={"Retry-After": "30"})
 CONNECT_SECONDS = 3.0
+MAXIMUM_UPSTREAM_BYTES = 8 * 1024 * 1024
+"""What the model server is sent at most in one request (it takes four times as much)."""
 
 _SCORES = TypeAdapter(list[Score])
 _POOL_ROWS = TypeAdapter(list[PoolRow])
 
 
-def as_json(value: Any) -> bytes:
-    """The JSON that is sent; letters as UTF-8, or a `ç` would take six bytes."""
-    return json.dumps(value, ensure_ascii=False).encode()
+def no_model() -> Problem:
+    """There is no production model yet.
+
+    Made anew each time: an exception that is raised again keeps the frames of every time before,
+    and with them the texts that were to be scored.
+    """
+    return Problem("no-production-model", "no production model yet: POST /train first",
+                   headers={"Retry-After": "30"})
 
 
 class _RetryBrokenConnections(Retry):
@@ -98,13 +103,14 @@ class ModelServer:
         self, columns: list[str], rows: list[list[str]], params: dict[str, float],
         answer: TypeAdapter,
     ) -> list:  # fmt: skip
-        body = as_json({"dataframe_split": {"columns": columns, "data": rows}, "params": params})
-        response = self._send("POST", "/invocations", body)
+        response = self._send("POST", "/invocations", _encoded(columns, rows, params))
         if response.status_code == 503:
             if self.state().state == "waiting":
-                raise NO_MODEL
+                raise no_model()
             raise Problem("unavailable", "the model server is busy: try again shortly",
                           headers={"Retry-After": "5"})
+        if response.status_code == 413:
+            raise _too_large()
         if response.status_code != 200:
             _log.error("the model server answered %d to /invocations", response.status_code)
             kind = "upstream-timeout" if response.status_code == 504 else "upstream-failed"
@@ -128,6 +134,25 @@ class ModelServer:
                 raise Problem("upstream-timeout", "the model server took too long") from None
             _log.error("the model server does not answer: %s", type(error).__name__)
             raise Problem("upstream-failed", "the model server does not answer") from None
+
+
+def _encoded(columns: list[str], rows: list[list[str]], params: dict[str, float]) -> bytes:
+    """The request's body. Raises Problem before it is larger than what is sent at most."""
+    head = f'{{"dataframe_split": {{"columns": {json.dumps(columns)}, "data": ['.encode()
+    tail = f']}}, "params": {json.dumps(params)}}}'.encode()
+    pieces, room = [], MAXIMUM_UPSTREAM_BYTES - len(head) - len(tail)
+    for row in rows:
+        # not escaped to ASCII: that would make Portuguese texts up to three times as long
+        pieces.append(json.dumps(row, ensure_ascii=False).encode())
+        room -= len(pieces[-1]) + 1
+        if room < 0:
+            raise _too_large()
+    return head + b",".join(pieces) + tail
+
+
+def _too_large() -> Problem:
+    return Problem("too-large", "the rows are too large together (in a ranking the vacancy's texts "
+                                "count once for each candidate): send fewer at a time")
 
 
 class MissingError(Exception):

@@ -5,6 +5,7 @@ Passwords are hashed with argon2id at the settings that OWASP gives for servers 
 """
 
 import logging
+import re
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +15,7 @@ from typing import Literal, TypeVar, get_args
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from sqlalchemy import DateTime, String, create_engine, event, func, select
+from sqlalchemy import DateTime, String, create_engine, func, select
 from sqlalchemy.exc import DBAPIError, IntegrityError, OperationalError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
@@ -26,7 +27,7 @@ ROLES: tuple[Role, ...] = get_args(Role)
 """Each may do what the ones before it may."""
 
 MAXIMUM_PASSWORD_LENGTH = 1024
-USERNAME_PATTERN = r"^[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}$"
+USERNAME_PATTERN = r"[A-Za-z0-9][A-Za-z0-9._@+-]{0,63}"
 _FRESH_SECONDS, _STALE_SECONDS = 15.0, 55.0
 
 _log = logging.getLogger("gateway.users")
@@ -75,8 +76,6 @@ class Users:
         else:
             options |= {"pool_timeout": 5, "pool_recycle": 1800}
         self._engine = create_engine(url, hide_parameters=True, **options)
-        if url.startswith("sqlite"):
-            event.listen(self._engine, "connect", _use_wal)
         self._hasher = PasswordHasher(time_cost=5, memory_cost=7168, parallelism=1)
         # one thread hashes for all: what argon2 needs is taken once, not once for each thread
         self._hashing = ThreadPoolExecutor(max_workers=1, thread_name_prefix="argon2")
@@ -89,6 +88,10 @@ class Users:
 
     def create_tables(self) -> None:
         """Make the table where it is missing; several processes may do so at once."""
+        if self._engine.dialect.name == "sqlite":
+            # it stays with the file; set on every connection it would need the file to itself
+            with self._engine.connect() as connection:
+                connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         try:
             self._run(lambda session: _Table.metadata.create_all(session.connection()))
         except (IntegrityError, ProgrammingError) as error:
@@ -104,14 +107,14 @@ class Users:
 
     def exists(self, username: str) -> bool:
         """Whether there is an account of this name, disabled or not."""
-        return self._run(lambda s: s.get(User, username.lower())) is not None
+        return self._find(username) is not None
 
     def authenticate(self, username: str, password: str) -> User | None:
         """The account when the password is right and it is not disabled, else None.
 
         Takes as long for a name that does not exist as for a wrong password.
         """
-        user = self._run(lambda s: s.get(User, username.lower()))
+        user = self._find(username)
         # the cost of checking a password is paid for names that do not exist too
         wanted = user.password_hash if user else self._nobody
         try:
@@ -132,11 +135,19 @@ class Users:
         if now - when < _FRESH_SECONDS:
             return user
         try:
-            user = self._run(lambda s: s.get(User, username))
+            return self.reread(username)
         except UsersUnavailableError:
             if now - when < _STALE_SECONDS:
                 return user
             raise
+
+    def reread(self, username: str) -> User | None:
+        """The account as it is now, which is then what `current` knows.
+
+        Raises UsersUnavailableError when the database does not answer.
+        """
+        now = time.monotonic()
+        user = self._find(username)
         self._seen[username] = (now, user)
         return user
 
@@ -172,6 +183,12 @@ class Users:
     def _hash(self, password: str) -> str:
         return self._hashing.submit(self._hasher.hash, password).result()
 
+    def _find(self, username: str) -> User | None:
+        # a name that nobody can have is not looked up: a database may choke on it (NUL)
+        if not re.fullmatch(USERNAME_PATTERN, username):
+            return None
+        return self._run(lambda s: s.get(User, username.lower()))
+
     def _change(self, username: str, change: Callable[[User], None]) -> None:
         def work(session: Session) -> None:
             user = session.get(User, username.lower())
@@ -200,9 +217,3 @@ def _check_password(username: str, password: str) -> None:
                          f"{MAXIMUM_PASSWORD_LENGTH} characters")
     if username.lower() in password.lower() or len(set(password)) < 5:
         raise UsersError("the password is too easy to guess")
-
-
-def _use_wal(connection: object, record: object) -> None:
-    cursor = connection.cursor()  # type: ignore[attr-defined]
-    cursor.execute("PRAGMA journal_mode=WAL")
-    cursor.close()

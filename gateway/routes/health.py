@@ -10,7 +10,7 @@ from gateway.errors import Problem
 from gateway.openapi import problems, text
 from gateway.schemas import Alive, Ready
 from gateway.services import services
-from gateway.upstream import NO_MODEL
+from gateway.upstream import no_model
 
 blueprint = APIBlueprint("health", __name__)
 
@@ -32,7 +32,7 @@ def ready() -> Response:
     """The version being served; 503 while there is none."""
     served = services().model.state()
     if served.state == "waiting" or served.model_version is None:
-        raise NO_MODEL
+        raise no_model()
     answer = Ready.model_validate(served, from_attributes=True)
     return Response(answer.model_dump_json(exclude_none=True), content_type="application/json")
 

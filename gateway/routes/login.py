@@ -11,8 +11,9 @@ from gateway.errors import Problem
 from gateway.limiting import address, login_limits
 from gateway.openapi import problems
 from gateway.schemas import AccessToken, Credentials
-from gateway.services import audit, services
+from gateway.services import audit, audit_outcome, services
 from gateway.tokens import Claims
+from gateway.users import UsersUnavailableError
 
 blueprint = APIBlueprint("login", __name__)
 
@@ -32,15 +33,24 @@ def login(body: Credentials) -> dict[str, object]:
                 stack.enter_context(limit)
     except RateLimitExceeded:
         parts.metrics.failed_logins.labels("limit").inc()
+        audit_outcome("login", ok=False, reason="limit", name=_known(body.username),
+                      address=address())
         raise
     user = parts.users.authenticate(body.username, body.password)
     if user is None:
         parts.metrics.failed_logins.labels("credentials").inc()
-        # what was typed as a name may be a password: only names that exist are recorded
-        known = parts.users.exists(body.username)
-        audit("login", ok=False, name=body.username.lower() if known else None, address=address())
+        audit("login", ok=False, reason="credentials", name=_known(body.username),
+              address=address())
         raise Problem("wrong-credentials", "check the user name and the password")
     g.user = user
     audit("login", ok=True, address=address())
     token = parts.tokens.encode(Claims(user.username, user.role, user.generation))
     return AccessToken(access_token=token, expires_in=parts.tokens.lifetime).model_dump()
+
+
+def _known(username: str) -> str | None:
+    """The name when it exists: what was typed as one may be a password, which no log may hold."""
+    try:
+        return username.lower() if services().users.exists(username) else None
+    except UsersUnavailableError:
+        return None

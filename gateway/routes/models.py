@@ -11,7 +11,7 @@ from gateway.access import SECURITY, requires
 from gateway.errors import Problem
 from gateway.openapi import problems
 from gateway.schemas import Models, ModelVersion, Promoted, Promotion, VersionPath
-from gateway.services import audit, services
+from gateway.services import audit_outcome, audited, services
 from gateway.upstream import MissingError, TrackingServer
 
 blueprint = APIBlueprint("models", __name__, abp_security=SECURITY)
@@ -22,8 +22,8 @@ HEADLINES = (
     "pool_auc", "pool_recall_at_10", "pool_recall_at_50", "pool_mrr",
 )  # fmt: skip
 _TAGS = (
-    "gate", "gate_reason", "promoted_by", "promoted_at", "replaced_version", "serving_since",
-    "refused_because",
+    "gate", "gate_reason", "promoted_by", "promoted_at", "replaced_version", "forced",
+    "serving_since", "refused_because",
 )  # fmt: skip
 
 
@@ -67,37 +67,62 @@ def listing() -> Response:
 )
 @requires("admin")
 def promote(path: VersionPath, body: Promotion) -> Response:
-    """Moves the alias `production`, as the registry's screen does, and records who did."""
+    """Moves the alias `production`, as the registry's screen does, and records who did.
+
+    For the version that is in production already nothing is done: the answer is what the registry
+    has recorded of its promotion.
+    """
     tracking = services().tracking
     number = str(path.version)
     try:
         version = tracking.get("model-versions/get", name=MODEL, version=number)["model_version"]
     except MissingError:
         raise Problem("not-found", f"there is no version {number}: see /models") from None
-    forced = _tags(version).get("gate") == "failed"
-    if forced and not body.force:
-        raise Problem("conflict", f"version {number} failed its gate: promote it all the same "
-                                  'with {"force": true}')
     replaced = _aliases(tracking).get(PRODUCTION)
-    now = datetime.now(UTC).replace(microsecond=0)
-    if replaced != path.version:
+    if replaced == path.version:
+        answer = _promoted_before(path.version, _tags(version))
+    else:
+        forced = _tags(version).get("gate") == "failed"
+        if forced and not body.force:
+            raise Problem("conflict", f"version {number} failed its gate: promote it all the same "
+                                      'with {"force": true}')
+        answer = Promoted(
+            version=path.version, replaced_version=replaced, promoted_by=g.user.username,
+            promoted_at=datetime.now(UTC).isoformat(timespec="seconds"), forced=forced,
+        )  # fmt: skip
+        _promote(tracking, answer)
+    return Response(answer.model_dump_json(), content_type="application/json")
+
+
+def _promoted_before(number: int, tags: dict[str, str]) -> Promoted:
+    """What the registry says of the version that is in production already."""
+    replaced = tags.get("replaced_version", "")
+    return Promoted(
+        version=number, replaced_version=int(replaced) if replaced.isdecimal() else None,
+        promoted_by=tags.get("promoted_by"), promoted_at=tags.get("promoted_at"),
+        forced=tags.get("forced") == "true",
+    )  # fmt: skip
+
+
+def _promote(tracking: TrackingServer, new: Promoted) -> None:
+    facts = {
+        "model_version": new.version, "replaced_version": new.replaced_version,
+        "forced": new.forced,
+    }  # fmt: skip
+    number = str(new.version)
+    with audited("promotion", "requested", **facts):
         # the record is written first: an alias without one must not exist
         for key, value in {
-            "promoted_by": g.user.username,
-            "promoted_at": now.isoformat(),
-            "replaced_version": str(replaced or "none"),
-            "forced": str(forced).lower(),
+            "promoted_by": new.promoted_by,
+            "promoted_at": new.promoted_at,
+            "replaced_version": str(new.replaced_version or "none"),
+            "forced": str(new.forced).lower(),
         }.items():
             tracking.post(
                 "model-versions/set-tag", name=MODEL, version=number, key=key, value=value
             )
-        audit("promotion", model_version=path.version, replaced_version=replaced, forced=forced)
         tracking.post("registered-models/alias", name=MODEL, alias=PRODUCTION, version=number)
-    answer = Promoted(
-        version=path.version, replaced_version=replaced, promoted_by=g.user.username,
-        promoted_at=now, forced=forced,
-    )  # fmt: skip
-    return Response(answer.model_dump_json(), content_type="application/json")
+    audit_outcome("promotion", action="promoted", **facts)
 
 
 def _aliases(tracking: TrackingServer) -> dict[str, int]:

@@ -23,13 +23,15 @@ COLUMNS = list(Pair.model_fields)
 def predict(body: Pairs, query: ScoreQuery) -> Response:
     """The chance of being hired, and how well vacancy and CV match."""
     pairs = body.root if isinstance(body.root, list) else [body.root]
-    scores = score(pairs, reasons=query.reasons, threshold=query.threshold)
+    scores = score(pairs, reasons=query.reasons, threshold=query.threshold, route="/predict")
     answer = Scores(scores if isinstance(body.root, list) else scores[0])
     return Response(answer.model_dump_json(exclude_none=True), content_type="application/json")
 
 
-def score(pairs: list[Pair], *, reasons: int = 0, threshold: float | None = None) -> list[Score]:
-    """Score the pairs, and count and record it. Raises Problem."""
+def score(
+    pairs: list[Pair], *, reasons: int = 0, threshold: float | None = None, **facts: object
+) -> list[Score]:
+    """Score the pairs, and count it and record it with `facts`. Raises Problem, AuditError."""
     params: dict[str, float] = {}
     if reasons:
         params["reasons"] = reasons
@@ -41,6 +43,7 @@ def score(pairs: list[Pair], *, reasons: int = 0, threshold: float | None = None
         scores,
         inputs=[digest(dict(zip(COLUMNS, row, strict=True))) for row in rows],
         threshold=threshold,
+        **facts,
     )
     return scores
 

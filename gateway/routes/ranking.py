@@ -18,14 +18,10 @@ from gateway.schemas import (
     Vacancy,
 )
 from gateway.services import services
-from gateway.upstream import as_json
 
 blueprint = APIBlueprint("ranking", __name__, abp_security=SECURITY)
 
 COLUMNS = list(Vacancy.model_fields)
-MAXIMUM_BYTES = 24 * 1024 * 1024
-"""Of the vacancy, which goes along with each candidate: the model server takes 32 MiB, and the
-candidates come in with at most 2."""
 
 
 @blueprint.post(
@@ -50,21 +46,21 @@ def rank(body: RankingRequest, query: RankingQuery) -> Response:
 def _rank_pool(vacancy: dict[str, str], top_k: int) -> list[RankedCandidate]:
     ranked = services().model.rank_pool(COLUMNS, list(vacancy.values()), {"top_k": top_k})
     record(
-        list(ranked), inputs=[digest(vacancy)], pool=True, codes=[row.codigo for row in ranked]
-    )
+        list(ranked), route="/rank", pool=True, top_k=top_k, inputs=[digest(vacancy)],
+        codes=[row.codigo for row in ranked],
+    )  # fmt: skip
     return [RankedCandidate(**row.model_dump(exclude={"vacancy"})) for row in ranked]
 
 
 def _rank_candidates(
     vacancy: dict[str, str], candidates: list[Candidate], top_k: int, reasons: int
 ) -> list[RankedCandidate]:
-    if len(as_json(list(vacancy.values()))) * len(candidates) > MAXIMUM_BYTES:
-        raise Problem(
-            "too-large",
-            "the vacancy's text is too long for this many candidates: send fewer at a time",
-        )
     pairs = [Pair(**vacancy, cv_pt=candidate.cv_pt) for candidate in candidates]
-    scored = zip(candidates, score(pairs, reasons=reasons), strict=True)
+    scores = score(
+        pairs, reasons=reasons, route="/rank", pool=False, top_k=top_k,
+        codes=[candidate.codigo for candidate in candidates],
+    )  # fmt: skip
+    scored = zip(candidates, scores, strict=True)
     # a stable sort: equals stay in the order in which they were sent
     best = sorted(scored, key=lambda pair: -pair[1].match)[:top_k]
     return [

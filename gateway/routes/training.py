@@ -13,7 +13,7 @@ from gateway.access import SECURITY, requires
 from gateway.errors import Problem
 from gateway.openapi import problems
 from gateway.schemas import RunPath, Training, TrainingParameters, TrainingStarted
-from gateway.services import audit, services
+from gateway.services import audit_outcome, audited, services
 from gateway.training import ERROR_TAG, tags_of
 
 blueprint = APIBlueprint("training", __name__, abp_security=SECURITY)
@@ -71,13 +71,14 @@ def _start(parameters: TrainingParameters) -> Response:
     parts = services()
     given = parameters.model_dump(exclude_none=True)
     try:
-        run_id = parts.trainings.start(given, g.user.username)
+        with audited("training", "requested", parameters=given):
+            run_id = parts.trainings.start(given, g.user.username)
     except Problem as problem:
         if problem.status == 409:
             parts.metrics.trainings.labels("refused").inc()
         raise
     parts.metrics.trainings.labels("started").inc()
-    audit("training", action="started", run_id=run_id, parameters=given)
+    audit_outcome("training", action="started", run_id=run_id, parameters=given)
     started = TrainingStarted(run_id=run_id, status_url=f"/train/{run_id}")
     return Response(
         started.model_dump_json(), 202, {"Location": started.status_url},
@@ -105,9 +106,10 @@ def look(path: RunPath) -> Response:
 def stop(path: RunPath) -> Response:
     """The run ends as KILLED; nothing is registered."""
     parts = services()
-    parts.trainings.stop(path.run_id)
+    with audited("training", "stop requested", run_id=path.run_id):
+        parts.trainings.stop(path.run_id)
     parts.metrics.trainings.labels("stopped").inc()
-    audit("training", action="stopped", run_id=path.run_id)
+    audit_outcome("training", action="stopped", run_id=path.run_id)
     return _described(parts.trainings.run(path.run_id))
 
 

@@ -80,7 +80,7 @@ def test_login_train_predict_rank_promote(tmp_path: Path, tracking_url: str) -> 
         assert same.status_code == 200
         events = [json.loads(line)["event"]
                   for line in (tmp_path / "state" / "audit.jsonl").read_text().splitlines()]
-        assert events == ["login", "training", "prediction", "prediction", "prediction"]
+        assert events == ["login", "training", "training", *["prediction"] * 3]
 
 
 def _wait(ask, done, seconds: float):

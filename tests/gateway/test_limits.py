@@ -106,11 +106,7 @@ def test_hundred_parallel_logins_get_five_tries_over_all_workers(tmp_path: Path)
     with servers.gateway(tmp_path, GATEWAY_WORKERS="3", GATEWAY_JWT_KEYS=KEY,
                          GATEWAY_ADMIN_PASSWORD=PASSWORD) as url:  # fmt: skip
         statuses = Counter(_hundred_logins([url]))
-        # of the five that may try, one can meet a users' database that is busy: 503, not a try more
-        assert statuses[401] + statuses[503] <= 5, statuses
-        assert statuses[401] >= 1, statuses
-        assert statuses[429] >= 95, statuses
-        assert set(statuses) <= {401, 429, 503}, statuses
+        assert statuses == {401: 5, 429: 95}
         assert requests.get(url + "/health", timeout=5).status_code == 200
 
 

@@ -1,5 +1,6 @@
 """/models against a real registry."""
 
+import json
 import socket
 from collections.abc import Callable
 from contextlib import suppress
@@ -27,9 +28,9 @@ def get(app: Flask, user: str = "recruiter"):
     return app.test_client().get("/models", headers=bearer(app, user))
 
 
-def promote(app: Flask, version: object, **options):
+def promote(app: Flask, version: object, user: str = "admin", **options):
     return app.test_client().post(
-        f"/models/{version}/promote", headers=bearer(app, "admin"), **options
+        f"/models/{version}/promote", headers=bearer(app, user), **options
     )
 
 
@@ -73,10 +74,28 @@ def test_registry_from_empty_to_promoted(app: Flask, tracking_url: str) -> None:
     assert tags["replaced_version"] == "1"
     assert tags["forced"] == "true"
 
-    again = promote(app, 2, json={"force": True})
+    # of what is in production already the answer is what is recorded, also to who asks again
+    with_users(app)
+    parts(app).users.set_role("trainer", "admin")
+    again = promote(app, 2, "trainer")
     assert again.status_code == 200
-    audit = (parts(app).settings.state_dir / "audit.jsonl").read_text()
-    assert audit.count('"promotion"') == 2
+    assert again.get_json() == forced
+    assert get(app).get_json()["versions"][0]["forced"] == "true"
+    lines = (parts(app).settings.state_dir / "audit.jsonl").read_text().splitlines()
+    actions = [json.loads(line)["action"] for line in lines]
+    assert actions == ["requested", "promoted"] * 2
+
+
+def test_production_that_nobody_recorded_is_answered_as_such(app: Flask) -> None:
+    parts(app).tracking.post("registered-models/create", name="jobmatch")
+    register_version(app, "passed", 0.75)
+    parts(app).tracking.post(
+        "registered-models/alias", name="jobmatch", alias="production", version="1"
+    )
+    assert promote(app, 1).get_json() == {
+        "version": 1, "replaced_version": None, "promoted_by": None, "promoted_at": None,
+        "forced": False,
+    }  # fmt: skip
 
 
 @pytest.mark.parametrize("version", [0, -1, "abc", "1.5", "99999999999", "..", "previous"])

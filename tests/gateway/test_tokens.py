@@ -52,6 +52,29 @@ def test_token_made_as_ours_works(client: FlaskClient) -> None:
     assert status(client, signed(payload())) == 422
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda users: users.set_password("recruiter", "a fresh password"),
+        lambda users: users.set_role("recruiter", "trainer"),
+        lambda users: (users.set_disabled("recruiter", True), users.current("recruiter"),
+                       users.set_disabled("recruiter", False)),
+    ],
+    ids=["password", "role", "enabled"],
+)  # fmt: skip
+def test_fresh_token_works_at_once_in_every_worker(
+    app: Flask, settle: Callable, change: Callable
+) -> None:
+    other = create_app(settle())  # on the same state, as another worker is
+    old = bearer(other, "recruiter")
+    change(parts(app).users)
+    user = parts(app).users.authenticate(
+        "recruiter", "a fresh password") or parts(app).users.reread("recruiter")
+    token = parts(app).tokens.encode(Claims("recruiter", user.role, user.generation))
+    assert status(other.test_client(), token) == 422
+    assert other.test_client().post("/predict", headers=old, json={}).status_code == 401
+
+
 def test_no_token_is_401(client: FlaskClient) -> None:
     problem(client.post("/predict", json={}), 401, "unauthenticated")
 
