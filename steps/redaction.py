@@ -71,6 +71,7 @@ PERSONAL = "(?i)" + "|".join((
     _B + r"idade[ \t]*[:.–-]?[ \t]*\n?[ \t]*[1-9][0-9]" + _B + r"(?: anos" + _B + ")?",
     rf"{_B}[1-9][0-9] (?:anos de idade|years old){_B}",
     rf"{_B}(?:{_DAY}){_MARK}{_AGE}{_END}",
+    rf"\A[\s,;|–-]*{_AGE}[ \t]*(?:[|–\n-]|$)",  # the first words of a CV, behind the name
     rf"(?:{_NATIONALITY}{_EITHER}?{_COMMA}|{_B}{_AGE}{_MARK}|{_NATIONALITY}[ \t]+)?{_MARITAL}"
     rf"(?:{_COMMA}(?:{_AGE}{_END}|{_NATIONALITY}))?",
     rf"{_NATIONALITY}{_EITHER}?{_COMMA}{_AGE}{_END}",

@@ -72,7 +72,9 @@ def test_professional_text_is_left_alone(text: str) -> None:
     ("brasileira, 10 anos de experiência", "10 anos de experiência"),
     ("atuo há 10 anos. Casada. SAP", "atuo há 10 anos. . SAP"),
     ("Rua das Flores, 12 - desenvolvedor java", "- desenvolvedor java"),
-    ("skype: ana.lima java", "java"), ("fone 3456-7890 / java", "fone / java"),
+    (" , 32 anos\nanalista", "analista"), ("32 anos | analista", "analista"),
+    ("10 anos de java", "10 anos de java"), ("skype: ana.lima java", "java"),
+    ("fone 3456-7890 / java", "fone / java"),
 ])  # fmt: skip
 def test_only_the_detail_is_blanked(text: str, left: str) -> None:
     assert " ".join(redacted(text).split()) == left
