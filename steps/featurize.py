@@ -215,6 +215,8 @@ def featurize(p: FeaturizeParameters) -> None:
     """Make the features and log them on the active run."""
     digest = result_digest(p)
     tables = ingest.bring_about(select(IngestParameters, p))
+    if result_digest(p) != digest:  # ingest may have read files that came after the digest
+        raise ingest.changed(p.data_dir)
     progress = Progress({"splitting": 1, "tokenising": 30, "fitting the vectorisers": 35,
                          "fitting them on everything": 20, "logging the features": 14})
     progress.stage("splitting")

@@ -194,7 +194,7 @@ def ingest(parameters: IngestParameters) -> None:
     faults |= more
     listed = read(files["prospects.json"], ProspectList)
     if result_digest(parameters) != digest:  # the tables would be reused for files they are not of
-        raise StepError(f"{parameters.data_dir}: a file changed while it was read; run again")
+        raise changed(parameters.data_dir)
     progress.stage("cleaning")
     pairs, more, unknown = pairs_table(listed, vacancies, candidates)
     faults |= more
@@ -218,6 +218,11 @@ def ingest(parameters: IngestParameters) -> None:
     progress.finish()
     _print_report(counts, faults, unknown)
     reuse.mark("ingest", digest)
+
+
+def changed(data_dir: Path) -> StepError:
+    """What stops a step whose result would be kept for files that it was not made from."""
+    return StepError(f"{data_dir}: a file changed while it was read; run again")
 
 
 def _log_tables(data_dir: Path, **tables: pl.DataFrame) -> None:
