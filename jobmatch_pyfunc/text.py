@@ -30,6 +30,7 @@ STOP_WORDS = frozenset(
 )
 LONGEST_WORD = 40
 _FAR = 30  # words of a term further apart than this are shown with … between them
+_CONNECTORS = frozenset("/-–.,;:&+|")
 _REMEMBERED = 500_000
 
 _token = re.compile(WORD)
@@ -88,7 +89,8 @@ def count_terms(text: str) -> Counter[str]:
 
 def written_terms(text: str) -> dict[str, str]:
     """Each term of a text as the text writes it where it first occurs, such as
-    `gest projet` → `gestão de projetos`."""
+    `gest projet` → `gestão de projetos`. What stands between two words and is no part of the term
+    may be a phone number: it is shown as `…`."""
     lowered = text.lower()
     written: dict[str, str] = {}
     previous: tuple[str, int, int] | None = None
@@ -96,12 +98,23 @@ def written_terms(text: str) -> dict[str, str]:
         written.setdefault(term, lowered[start:end])
         if previous:
             first, first_start, first_end = previous
-            far = start - first_end > _FAR
-            between = " … " if far else lowered[first_end:start]
+            between = _shown(lowered[first_end:start])
             span = lowered[first_start:first_end] + between + lowered[start:end]
             written.setdefault(f"{first} {term}", " ".join(span.split()))
         previous = term, start, end
     return written
+
+
+def _shown(gap: str) -> str:
+    """What is between two words, where it is but stop words and at most one connector."""
+    if len(gap) > _FAR:
+        return " … "
+    other = "".join(_token.sub(_unless_stop_word, gap).split())
+    return gap if not other or other in _CONNECTORS else " … "
+
+
+def _unless_stop_word(word: re.Match[str]) -> str:
+    return "" if _fold(word.group()) in STOP_WORDS else word.group()
 
 
 def _found(lowered: str) -> Iterator[tuple[str, int, int]]:

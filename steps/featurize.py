@@ -5,8 +5,8 @@ Writes  arrays.npz, names.json   records, pairs and tokens, numbered
         holdout/, final/         vocabulary, idf and latent space of the two parts
 Logs    split date, sizes, seconds
 
-The split is by time and by vacancy: the latest vacancies, holding `test_size` of the pairs with a
-CV, are held out. `holdout` is fitted on nothing that belongs to them only.
+The split is by time and by vacancy: the latest vacancies, holding about `test_size` of the pairs
+with a CV, are held out. `holdout` is fitted on nothing that belongs to them only.
 """
 
 from collections.abc import Sequence
@@ -75,18 +75,23 @@ class FeaturizeParameters(IngestParameters):
 def split_by_time(
     dates: NDArray[np.datetime64], pairs: Pairs, test_size: float
 ) -> tuple[NDArray[np.bool_], np.datetime64]:
-    """The held-out vacancies: the latest, from the first day on which they hold at most
-    `test_size` of the joined pairs (at least one day). Vacancies without a date are never held out.
+    """The held-out vacancies: the latest, from that day on which makes their share of the dated
+    joined pairs come closest to `test_size`. A day is never divided, and the earliest is not held
+    out, so where many pairs share a day the share may be far from it. Vacancies without a date are
+    never held out.
 
     Raises StepError where one side would hold no pair or only one class.
     """
     joined = pairs.where(pairs.joined)
     days = dates[joined.vacancy]
-    dated = np.sort(days[~np.isnat(days)])
-    if not len(dated):
+    distinct, pairs_of_day = np.unique(days[~np.isnat(days)], return_counts=True)
+    if not len(distinct):
         raise StepError("vagas.json: no vacancy with a candidate has a valid data_requicisao; "
                         "the split by time needs dates (dd-mm-yyyy)")
-    first_day = dated[min(int(np.ceil(len(joined) * (1 - test_size))), len(dated) - 1)]
+    share = np.cumsum(pairs_of_day[::-1])[::-1] / pairs_of_day.sum()
+    distance = np.abs(share - test_size)
+    distance[0] = np.inf  # the earliest day is to be learned from
+    first_day = distinct[distance.argmin()]
     held_out = ~np.isnat(dates) & (dates >= first_day)
     for name, side in (("before", ~held_out), ("from", held_out)):
         classes = set(joined.hired[side[joined.vacancy]])
@@ -210,6 +215,8 @@ def featurize(p: FeaturizeParameters) -> None:
     """Make the features and log them on the active run."""
     digest = result_digest(p)
     tables = ingest.bring_about(select(IngestParameters, p))
+    if result_digest(p) != digest:  # ingest may have read files that came after the digest
+        raise ingest.changed(p.data_dir)
     progress = Progress({"splitting": 1, "tokenising": 30, "fitting the vectorisers": 35,
                          "fitting them on everything": 20, "logging the features": 14})
     progress.stage("splitting")

@@ -22,6 +22,8 @@ from tempfile import TemporaryDirectory
 import mlflow
 import polars as pl
 from mlflow.data.polars_dataset import from_polars
+from mlflow.entities import DatasetInput, InputTag
+from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
 from steps import reuse
 from steps.failure import StepError
@@ -194,7 +196,7 @@ def ingest(parameters: IngestParameters) -> None:
     faults |= more
     listed = read(files["prospects.json"], ProspectList)
     if result_digest(parameters) != digest:  # the tables would be reused for files they are not of
-        raise StepError(f"{parameters.data_dir}: a file changed while it was read; run again")
+        raise changed(parameters.data_dir)
     progress.stage("cleaning")
     pairs, more, unknown = pairs_table(listed, vacancies, candidates)
     faults |= more
@@ -220,6 +222,22 @@ def ingest(parameters: IngestParameters) -> None:
     reuse.mark("ingest", digest)
 
 
+def log_inputs(parameters: IngestParameters, context: str) -> None:
+    """Log the tables as dataset inputs of the active run too, as the run that made them logged
+    them; nothing where that run has been deleted since."""
+    made, active = reuse.find("ingest", result_digest(parameters)), mlflow.active_run()
+    if made is None or made.inputs is None or active is None:
+        return
+    tags = [InputTag(MLFLOW_DATASET_CONTEXT, context)]
+    inputs = [DatasetInput(one.dataset, tags) for one in made.inputs.dataset_inputs]
+    mlflow.MlflowClient().log_inputs(active.info.run_id, inputs)
+
+
+def changed(data_dir: Path) -> StepError:
+    """What stops a step whose result would be kept for files that it was not made from."""
+    return StepError(f"{data_dir}: a file changed while it was read; run again")
+
+
 def _log_tables(data_dir: Path, **tables: pl.DataFrame) -> None:
     with TemporaryDirectory() as folder:
         for name, table in tables.items():
@@ -228,7 +246,7 @@ def _log_tables(data_dir: Path, **tables: pl.DataFrame) -> None:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # two of MLflow's source types fit a local folder
                 dataset = from_polars(
-                    table.head(1).cast({pl.Date: pl.Datetime}),  # its schemas have no plain date
+                    table.cast({pl.Date: pl.Datetime}),  # its schemas have no plain date
                     source=str(data_dir.absolute()),
                     name=name,
                     digest=reuse.file_digest(path)[:16],

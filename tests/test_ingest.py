@@ -9,7 +9,14 @@ import mlflow
 import polars as pl
 import pytest
 
-from steps.ingest import TABLES, candidates_table, pairs_table, vacancies_table
+from steps.ingest import (
+    TABLES,
+    IngestParameters,
+    candidates_table,
+    log_inputs,
+    pairs_table,
+    vacancies_table,
+)
 from steps.records import HIRED, NOT_HIRED, UNDECIDED, Candidate, ProspectList, Vacancy, read
 from tests.conftest import Store
 
@@ -191,6 +198,49 @@ def test_tables_are_logged_as_dataset_inputs_with_their_digests(
     )
     assert set(first) == set(TABLES)
     assert first == second
+
+
+def logged_inputs(run_id: str) -> dict[str, tuple[str, str, str]]:
+    """Name → digest, rows and columns, context."""
+    return {
+        one.dataset.name: (one.dataset.digest, one.dataset.profile, one.tags[0].value)
+        for one in mlflow.get_run(run_id).inputs.dataset_inputs
+    }
+
+
+def test_dataset_inputs_tell_the_size_of_the_tables(
+    store: Store, step: Any, small_data: Path
+) -> None:
+    assert step("ingest", data_dir=small_data).code == 0
+    run = store.runs()[0]
+    rows = {
+        name: json.loads(profile)["num_rows"]
+        for name, (_, profile, _) in logged_inputs(run.info.run_id).items()
+    }
+    assert rows == {name: run.data.metrics[f"rows_{name}"] for name in TABLES}
+    assert min(rows.values()) > 50
+
+
+def test_another_run_gets_the_same_dataset_inputs(
+    store: Store, step: Any, small_data: Path
+) -> None:
+    assert step("ingest", data_dir=small_data).code == 0
+    parameters = IngestParameters(data_dir=small_data)
+    with mlflow.start_run() as run:
+        log_inputs(parameters, "train")
+    made, mine = logged_inputs(store.runs("ingest")[0].info.run_id), logged_inputs(run.info.run_id)
+    assert set(mine) == set(TABLES)
+    assert mine == {name: (*one[:2], "train") for name, one in made.items()}
+
+
+def test_dataset_inputs_of_a_deleted_run_are_left_out(
+    store: Store, step: Any, small_data: Path
+) -> None:
+    assert step("ingest", data_dir=small_data).code == 0
+    store.client.delete_run(store.runs("ingest")[0].info.run_id)
+    with mlflow.start_run() as run:
+        log_inputs(IngestParameters(data_dir=small_data), "train")
+    assert logged_inputs(run.info.run_id) == {}
 
 
 def test_quality_report_counts_faults_by_kind_and_names_unknown_outcomes(

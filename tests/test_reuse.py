@@ -137,6 +137,24 @@ def test_a_file_that_changes_while_it_is_read_stops_the_run(
     assert [run.info.status for run in store.runs()] == ["FAILED"]
 
 
+def test_a_file_replaced_between_featurize_and_its_ingest_stops_the_run(
+    store: Store, step: Step, data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The features of the new files must not be found under the digest of the old ones."""
+    bring_about = ingest.bring_about
+
+    def replace_and_bring_about(parameters: IngestParameters) -> Path:
+        with (data / "vagas.json").open("ab") as file:
+            file.write(b"\n")
+        return bring_about(parameters)
+
+    monkeypatch.setattr(ingest, "bring_about", replace_and_bring_about)
+    ended = step("featurize", data_dir=data, **FEATURES)
+    assert ended.error == f"error: {data}: a file changed while it was read; run again"
+    assert {run.info.run_name: run.info.status for run in store.runs()} == {
+        "featurize": "FAILED", "ingest": "FINISHED"}  # fmt: skip
+
+
 def test_an_unfinished_or_failed_result_is_not_reused(
     store: Store, step: Step, small_data: Path
 ) -> None:
