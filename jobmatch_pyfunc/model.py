@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc import PythonModel
 
-from jobmatch_pyfunc.analysis import Analyser
+from jobmatch_pyfunc.analysis import Analysed, Analyser
 from jobmatch_pyfunc.contract import (
     CV,
     HIRED,
@@ -19,7 +19,7 @@ from jobmatch_pyfunc.contract import (
     OPTIONAL_TEXTS,
     VACANCY_TEXTS,
 )
-from jobmatch_pyfunc.reasons import explain
+from jobmatch_pyfunc.reasons import Explainer, Where, vacancy_text
 from jobmatch_pyfunc.scoring import Floats, Ints, Pool, Scorer, best_first, sigmoid
 from jobmatch_pyfunc.storage import read_json, read_pool, read_space, read_weights
 
@@ -76,12 +76,23 @@ class JobMatch(PythonModel):
             rows.vacancies, rows.candidates, rows.vacancy, rows.candidate)
         answer = self._answer(match, hire, threshold)
         if reasons:
-            answer["reasons"] = [
-                explain(self._model.scorer, self._model.terms, rows.vacancies, v, rows.candidates,
-                        c, vacancies[i], cvs[i], reasons)
-                for i, (v, c) in enumerate(zip(rows.vacancy, rows.candidate, strict=True))
-            ]
+            answer["reasons"] = self._reasons(rows, vacancies, cvs, reasons)
         return answer
+
+    def _reasons(
+        self, rows: Analysed, vacancies: list[tuple[str, str, str]], cvs: list[str], most: int
+    ) -> list[dict[str, Any]]:
+        of_vacancy = dict(zip(rows.vacancy, vacancies, strict=True))
+        of_candidate = dict(zip(rows.candidate, cvs, strict=True))
+
+        def text_of(where: Where, number: int) -> str:
+            return (vacancy_text(*of_vacancy[number]) if where == "vacancy"
+                    else of_candidate[number])
+
+        explainer = Explainer(
+            self._model.scorer, self._model.terms, rows.vacancies, rows.candidates)
+        pairs = zip(rows.vacancy, rows.candidate, strict=True)
+        return [why.as_dict() for why in explainer.explain(pairs, text_of, most)]
 
     def _rank_pool(
         self, vacancies: list[tuple[str, str, str]], top_k: int, threshold: float
