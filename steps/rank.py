@@ -65,13 +65,14 @@ class RankParameters(IngestParameters):
 
 
 def chosen(codes: str, known: list[str], is_open: NDArray[np.bool_], kind: str) -> NDArray:
-    """Numbers of the records asked for. Raises StepError naming codes that are not there."""
+    """Numbers of the records asked for, each once. Raises StepError naming codes that are not
+    there."""
     if codes == "all":
         return np.arange(len(known))
     if codes == "open":
         return np.flatnonzero(is_open)
     number = {code: i for i, code in enumerate(known)}
-    wanted = [code.strip() for code in codes.split(",") if code.strip()]
+    wanted = dict.fromkeys(code.strip() for code in codes.split(",") if code.strip())
     missing = [code for code in wanted if code not in number]
     if missing:
         raise StepError(f"rank: no {kind} with code {', '.join(missing[:5])} in data_dir"

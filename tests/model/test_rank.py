@@ -74,3 +74,12 @@ def test_each_text_is_read_once_for_its_terms(
     people, jobs = ranking["candidato"].n_unique(), ranking["vaga"].n_unique()
     assert people < ranking.height / 2
     assert sum(reads.values()) <= people + jobs
+
+
+@pytest.mark.parametrize(("by", "column"), [("vacancy", "vaga"), ("candidate", "candidato")])
+def test_a_code_given_twice_is_ranked_once(tmp_path: Path, by: str, column: str) -> None:
+    every, _ = ranked(tmp_path, by=by, codes="all", top_k=1, reasons=0)
+    first, second = every[column].unique(maintain_order=True).head(2)
+    ranking, _ = ranked(tmp_path, by=by, codes=f"{second},{first}, {second}", top_k=2, reasons=0)
+    assert ranking[column].to_list() == [second, second, first, first]
+    assert ranking["rank"].to_list() == [1, 2, 1, 2]
