@@ -53,7 +53,8 @@ class JobMatch(PythonModel):
         """Score each row, or with `top_k` rank the pool for each row's vacancy.
 
         Columns and params are those of `contract.signature`. Raises MlflowException
-        (BAD_REQUEST) with one sentence where a column is missing or a param is out of range.
+        (BAD_REQUEST) with one sentence where a column is missing, a param is out of range or two
+        do not go together.
         """
         params = params or {}
         threshold = params.get("threshold")
@@ -62,6 +63,8 @@ class JobMatch(PythonModel):
         _require(0 <= threshold <= 1, "params.threshold must be between 0 and 1")
         _require(0 <= reasons <= MOST_REASONS, f"params.reasons must be 0 to {MOST_REASONS}")
         _require(0 <= top_k <= MOST_RANKED, f"params.top_k must be 0 to {MOST_RANKED}")
+        _require(not (reasons and top_k),
+                 "params.reasons needs a CV in the row: it cannot go with top_k")
         vacancies = list(zip(*(_texts(model_input, name) for name in VACANCY_TEXTS), strict=True))
         if top_k:
             return self._rank_pool(vacancies, top_k, threshold)

@@ -4,8 +4,11 @@ from collections import Counter
 from pathlib import Path
 
 import mlflow
+import pandas as pd
 import polars as pl
 import pytest
+from mlflow.exceptions import MlflowException
+from mlflow.pyfunc import PyFuncModel
 
 from jobmatch_pyfunc import reasons as reasons_module
 from jobmatch_pyfunc.scoring import sigmoid
@@ -74,6 +77,17 @@ def test_each_text_is_read_once_for_its_terms(
     people, jobs = ranking["candidato"].n_unique(), ranking["vaga"].n_unique()
     assert people < ranking.height / 2
     assert sum(reads.values()) <= people + jobs
+
+
+def test_reasons_of_the_pool_are_refused_and_not_left_out(pyfunc: PyFuncModel) -> None:
+    vacancy = pd.DataFrame([dict.fromkeys(
+        ("principais_atividades", "competencia_tecnicas_e_comportamentais"), "java")])
+    with pytest.raises(MlflowException) as refused:
+        pyfunc.predict(vacancy, params={"top_k": 3, "reasons": 2})
+    assert refused.value.message == (
+        "params.reasons needs a CV in the row: it cannot go with top_k")
+    assert refused.value.error_code == "BAD_REQUEST"
+    assert len(pyfunc.predict(vacancy, params={"top_k": 3, "reasons": 0})) == 3
 
 
 @pytest.mark.parametrize(("by", "column"), [("vacancy", "vaga"), ("candidate", "candidato")])
