@@ -11,7 +11,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc import PythonModel
 
-from jobmatch_pyfunc.analysis import Analyser
+from jobmatch_pyfunc.analysis import Analysed, Analyser
 from jobmatch_pyfunc.contract import (
     CV,
     HIRED,
@@ -19,7 +19,7 @@ from jobmatch_pyfunc.contract import (
     OPTIONAL_TEXTS,
     VACANCY_TEXTS,
 )
-from jobmatch_pyfunc.reasons import explain
+from jobmatch_pyfunc.reasons import Explainer, Where, vacancy_text
 from jobmatch_pyfunc.scoring import Floats, Ints, Pool, Scorer, best_first, sigmoid
 from jobmatch_pyfunc.storage import read_json, read_pool, read_space, read_weights
 
@@ -53,7 +53,8 @@ class JobMatch(PythonModel):
         """Score each row, or with `top_k` rank the pool for each row's vacancy.
 
         Columns and params are those of `contract.signature`. Raises MlflowException
-        (BAD_REQUEST) with one sentence where a column is missing or a param is out of range.
+        (BAD_REQUEST) with one sentence where a column is missing, a param is out of range or two
+        do not go together.
         """
         params = params or {}
         threshold = params.get("threshold")
@@ -62,6 +63,8 @@ class JobMatch(PythonModel):
         _require(0 <= threshold <= 1, "params.threshold must be between 0 and 1")
         _require(0 <= reasons <= MOST_REASONS, f"params.reasons must be 0 to {MOST_REASONS}")
         _require(0 <= top_k <= MOST_RANKED, f"params.top_k must be 0 to {MOST_RANKED}")
+        _require(not (reasons and top_k),
+                 "params.reasons needs a CV in the row: it cannot go with top_k")
         vacancies = list(zip(*(_texts(model_input, name) for name in VACANCY_TEXTS), strict=True))
         if top_k:
             return self._rank_pool(vacancies, top_k, threshold)
@@ -76,12 +79,23 @@ class JobMatch(PythonModel):
             rows.vacancies, rows.candidates, rows.vacancy, rows.candidate)
         answer = self._answer(match, hire, threshold)
         if reasons:
-            answer["reasons"] = [
-                explain(self._model.scorer, self._model.terms, rows.vacancies, v, rows.candidates,
-                        c, vacancies[i], cvs[i], reasons)
-                for i, (v, c) in enumerate(zip(rows.vacancy, rows.candidate, strict=True))
-            ]
+            answer["reasons"] = self._reasons(rows, vacancies, cvs, reasons)
         return answer
+
+    def _reasons(
+        self, rows: Analysed, vacancies: list[tuple[str, str, str]], cvs: list[str], most: int
+    ) -> list[dict[str, Any]]:
+        of_vacancy = dict(zip(rows.vacancy, vacancies, strict=True))
+        of_candidate = dict(zip(rows.candidate, cvs, strict=True))
+
+        def text_of(where: Where, number: int) -> str:
+            return (vacancy_text(*of_vacancy[number]) if where == "vacancy"
+                    else of_candidate[number])
+
+        explainer = Explainer(
+            self._model.scorer, self._model.terms, rows.vacancies, rows.candidates)
+        pairs = zip(rows.vacancy, rows.candidate, strict=True)
+        return [why.as_dict() for why in explainer.explain(pairs, text_of, most)]
 
     def _rank_pool(
         self, vacancies: list[tuple[str, str, str]], top_k: int, threshold: float

@@ -1,7 +1,9 @@
 """Who fits a vacancy best, or which vacancies fit a candidate best, with the reasons.
 
 Reads   data_dir, a registered version
-Writes  ranking.parquet, ranking.csv: one row a place, best first
+Writes  ranking.parquet, ranking.csv: one row a place, best first. With reasons, for both scores
+        logit = intercept + contributions of the terms + other; the Parquet file holds the terms
+        in full (term, where, contribution), both files the same for reading (`java +0.81; …`)
 Logs    the ranking, counts
 
 `by=vacancy` ranks the candidates with a CV for each vacancy in `codes`; `by=candidate` ranks the
@@ -13,18 +15,27 @@ commas, `open` (every vacancy in which nobody has been hired) or `all`. The orde
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Literal
 
 import mlflow
 import numpy as np
 import polars as pl
+import pyarrow as pa
 from mlflow import MlflowClient
 from numpy.typing import NDArray
 from pydantic import Field
 
 from jobmatch_pyfunc.contract import HIRED, NOT_HIRED, VACANCY_TEXTS
 from jobmatch_pyfunc.model import SHIPPED, FittedModel
-from jobmatch_pyfunc.reasons import explain
+from jobmatch_pyfunc.reasons import (
+    NO_KNOWN_TERMS,
+    Explainer,
+    PairReasons,
+    Reasons,
+    Term,
+    Where,
+    vacancy_text,
+)
 from jobmatch_pyfunc.scoring import Candidates, Vacancies, best_first, sigmoid
 from steps import ingest
 from steps.corpus import Corpus, Pairs, corpus_of, pairs_of
@@ -39,6 +50,10 @@ from steps.versions import load_version
 
 SHOWN = 20
 """Places printed to the terminal; the artifact holds all."""
+EXPLAINED = 20_000
+"""Places whose reasons are in memory at a time, as Python objects."""
+Places = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
+"""Vacancy, candidate and match logit of each place."""
 
 
 class RankParameters(IngestParameters):
@@ -50,13 +65,14 @@ class RankParameters(IngestParameters):
 
 
 def chosen(codes: str, known: list[str], is_open: NDArray[np.bool_], kind: str) -> NDArray:
-    """Numbers of the records asked for. Raises StepError naming codes that are not there."""
+    """Numbers of the records asked for, each once. Raises StepError naming codes that are not
+    there."""
     if codes == "all":
         return np.arange(len(known))
     if codes == "open":
         return np.flatnonzero(is_open)
     number = {code: i for i, code in enumerate(known)}
-    wanted = [code.strip() for code in codes.split(",") if code.strip()]
+    wanted = dict.fromkeys(code.strip() for code in codes.split(",") if code.strip())
     missing = [code for code in wanted if code not in number]
     if missing:
         raise StepError(f"rank: no {kind} with code {', '.join(missing[:5])} in data_dir"
@@ -72,8 +88,8 @@ def open_vacancies(vacancies: int, pairs: Pairs) -> NDArray[np.bool_]:
 def rankings(
     model: FittedModel, vacancies: Vacancies, candidates: Candidates, rows: NDArray,
     others: NDArray, by: str, top_k: int,
-) -> Iterator[tuple[NDArray, NDArray, NDArray]]:
-    """For each row the pairs (vacancy, candidate) of its best places and their match logits."""
+) -> Iterator[Places]:
+    """For each row its best places."""
     scorer = model.scorer
     for row in rows:
         if by == "vacancy":
@@ -86,22 +102,72 @@ def rankings(
 
 
 def as_table(
-    model: FittedModel, vacancy_part: NDArray, candidate_part: NDArray,
-    places: tuple[NDArray, NDArray, NDArray],
+    model: FittedModel, vacancies: Vacancies, candidates: Candidates, found: list[Places]
 ) -> pl.DataFrame:
-    v, c, match = places
-    hire = model.scorer.hire_logits(vacancy_part[v], candidate_part[c], match)
+    """All places of all rankings, with both scores."""
+    v, c, match = (np.concatenate(column) for column in zip(*found, strict=True))
+    scorer = model.scorer
+    hire = scorer.hire_logits(
+        scorer.vacancy_part(vacancies)[v], scorer.candidate_part(candidates)[c], match)
     probability = sigmoid(hire)
     return pl.DataFrame({
+        "rank": np.concatenate([np.arange(1, len(places[0]) + 1) for places in found]),
         "v": v, "c": c, "match": sigmoid(match), "probability": probability,
         "prediction": np.where(probability >= model.threshold, HIRED, NOT_HIRED),
     })
 
 
-def in_words(reasons: dict[str, Any], score: str) -> str:
+def in_words(reasons: Reasons) -> str:
     """`java +0.81; spring boot +0.40`"""
-    terms = "; ".join(f"{r['term']} {r['contribution']:+.2f}" for r in reasons[score]["terms"])
-    return terms or reasons[score].get("note", "")
+    terms = "; ".join(f"{term.term} {term.contribution:+.2f}" for term in reasons.terms)
+    return terms or ("" if reasons.known else NO_KNOWN_TERMS)
+
+
+def with_reasons(
+    table: pl.DataFrame, explainer: Explainer, jobs: pl.DataFrame, people: pl.DataFrame, most: int,
+    progress: Progress,
+) -> pl.DataFrame:
+    """The table with the reasons of both scores beside each place."""
+
+    def text_of(where: Where, number: int) -> str:
+        if where == "vacancy":
+            return vacancy_text(*(jobs[name][number] for name in VACANCY_TEXTS))
+        return people["cv_pt"][number]
+
+    def pairs(begin: int, block: pl.DataFrame) -> Iterator[tuple[int, int]]:
+        for number, pair in enumerate(zip(block["v"], block["c"], strict=True), begin):
+            yield pair
+            progress.within(number / table.height)
+
+    columns = []
+    for begin in range(0, table.height, EXPLAINED):
+        block = table.slice(begin, EXPLAINED)
+        columns.append(reason_columns(explainer.explain(pairs(begin, block), text_of, most)))
+    return table.hstack(pl.concat(columns))
+
+
+def reason_columns(pairs: list[PairReasons]) -> pl.DataFrame:
+    """The reasons as columns, those of `match` first."""
+    columns: dict[str, pl.Series] = {}
+    for score in PairReasons._fields:
+        of_score: list[Reasons] = [getattr(pair, score) for pair in pairs]
+        columns[f"{score}_reasons"] = pl.Series([in_words(one) for one in of_score])
+        for name in ("logit", "intercept", "other"):
+            columns[f"{score}_{name}"] = pl.Series([getattr(one, name) for one in of_score])
+        columns[f"{score}_terms"] = term_lists(of_score)
+    return pl.DataFrame(columns)
+
+
+def term_lists(reasons: list[Reasons]) -> pl.Series:
+    """The terms of each, as a list of structs."""
+    ends = np.cumsum([0, *(len(one.terms) for one in reasons)], dtype=np.int32)
+    terms = [term for one in reasons for term in one.terms]
+    fields = [[getattr(term, name) for term in terms] for name in Term._fields]
+    types = (pa.string(), pa.string(), pa.float64())
+    structs = pa.StructArray.from_arrays(
+        [pa.array(values, type_) for values, type_ in zip(fields, types, strict=True)],
+        list(Term._fields))
+    return pl.Series(pa.ListArray.from_arrays(pa.array(ends), structs))  # from dicts it is slow
 
 
 def rank(p: RankParameters) -> None:
@@ -110,11 +176,39 @@ def rank(p: RankParameters) -> None:
     version = load_version(resolve(MlflowClient(), p.version))
     model = version.part(SHIPPED)
     tables = ingest.bring_about(select(IngestParameters, p))
-    progress = Progress({"tokenising": 30, "ranking": 40, "reasons": 25, "logging": 5})
+    progress = Progress({"tokenising": 40, "ranking": 15, "reasons": 40, "logging": 5})
     progress.stage("tokenising")
     jobs, people, listed = (pl.read_parquet(tables / f"{n}.parquet") for n in ingest.TABLES)
-    pairs = pairs_of(listed, jobs, people)
-    is_open = open_vacancies(jobs.height, pairs)
+    rows, others = who_and_whom(p, jobs, people, listed)
+    texts, used = corpus_of(jobs, people)
+    corpus = Corpus(tokenise(texts, progress.within), **used)
+    vacancies, candidates = corpus.vectors(model.terms, model.space)
+    progress.stage("ranking")
+    found = []
+    for number, places in enumerate(
+        rankings(model, vacancies, candidates, rows, others, p.by, p.top_k)):
+        found.append(places)
+        progress.within(number / len(rows))
+    table = as_table(model, vacancies, candidates, found)
+    progress.stage("reasons")
+    if p.reasons:
+        explainer = Explainer(model.scorer, model.terms, vacancies, candidates)
+        table = with_reasons(table, explainer, jobs, people, p.reasons, progress)
+    progress.stage("logging")
+    ranking = with_codes(table, jobs, people)
+    _log(ranking)
+    mlflow.log_metrics({"ranked": len(rows), "places": ranking.height})
+    mlflow.set_tag("jobmatch.version", version.number)
+    progress.finish()
+    _show(ranking, version.number)
+
+
+def who_and_whom(
+    p: RankParameters, jobs: pl.DataFrame, people: pl.DataFrame, listed: pl.DataFrame
+) -> tuple[NDArray, NDArray]:
+    """Numbers of those to rank for, and of those to be ranked. Raises StepError where there are
+    none."""
+    is_open = open_vacancies(jobs.height, pairs_of(listed, jobs, people))
     filled = (people["cv_pt"].str.strip_chars() != "").to_numpy()
     if p.by == "vacancy":
         rows = chosen(p.codes, jobs["codigo"].to_list(), is_open, "vacancy")
@@ -125,53 +219,25 @@ def rank(p: RankParameters) -> None:
         others = np.flatnonzero(is_open)
     if not len(rows) or not len(others):
         raise StepError("rank: nothing to rank: no open vacancy, or no candidate of these has a CV")
-    texts, used = corpus_of(jobs, people)
-    corpus = Corpus(tokenise(texts, progress.within), **used)
-    vacancies, candidates = corpus.vectors(model.terms, model.space)
-    progress.stage("ranking")
-    vacancy_part = model.scorer.vacancy_part(vacancies)
-    candidate_part = model.scorer.candidate_part(candidates)
-    found = []
-    for number, places in enumerate(
-        rankings(model, vacancies, candidates, rows, others, p.by, p.top_k)):
-        ranked = as_table(model, vacancy_part, candidate_part, places)
-        found.append(ranked.with_row_index("rank", 1))
-        progress.within(number / len(rows))
-    table = pl.concat(found)
-    progress.stage("reasons")
-    if p.reasons:
-        table = table.with_columns(_reasons(model, vacancies, candidates, jobs, people, table,
-                                            p.reasons, progress))
-    progress.stage("logging")
+    return rows, others
+
+
+def with_codes(table: pl.DataFrame, jobs: pl.DataFrame, people: pl.DataFrame) -> pl.DataFrame:
+    """The table with codes and titles in place of numbers."""
     ranking = table.with_columns(
         vaga=jobs["codigo"].gather(table["v"]), titulo_vaga=jobs["titulo_vaga"].gather(table["v"]),
         candidato=people["codigo"].gather(table["c"]),
     ).drop("v", "c")
     first = ["vaga", "titulo_vaga", "rank", "candidato"]
-    ranking = ranking.select(*first, *[c for c in ranking.columns if c not in first])
+    return ranking.select(*first, *[c for c in ranking.columns if c not in first])
+
+
+def _log(ranking: pl.DataFrame) -> None:
     with TemporaryDirectory() as folder:
         ranking.write_parquet(Path(folder) / "ranking.parquet")
-        ranking.write_csv(Path(folder) / "ranking.csv")
+        nested = [name for name, kind in ranking.schema.items() if kind.is_nested()]
+        ranking.drop(nested).write_csv(Path(folder) / "ranking.csv")
         mlflow.log_artifacts(folder)
-    mlflow.log_metrics({"ranked": len(rows), "places": ranking.height})
-    mlflow.set_tag("jobmatch.version", version.number)
-    progress.finish()
-    _show(ranking, version.number)
-
-
-def _reasons(
-    model: FittedModel, vacancies: Vacancies, candidates: Candidates, jobs: pl.DataFrame,
-    people: pl.DataFrame, table: pl.DataFrame, most: int, progress: Progress,
-) -> list[pl.Series]:
-    match, hire = [], []
-    for number, (v, c) in enumerate(zip(table["v"], table["c"], strict=True)):
-        said = explain(
-            model.scorer, model.terms, vacancies, v, candidates, c,
-            tuple(jobs[name][v] for name in VACANCY_TEXTS), people["cv_pt"][c], most)
-        match.append(in_words(said, "match"))
-        hire.append(in_words(said, "probability"))
-        progress.within(number / table.height)
-    return [pl.Series("match_reasons", match), pl.Series("probability_reasons", hire)]
 
 
 def _show(ranking: pl.DataFrame, version: str) -> None:
