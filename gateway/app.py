@@ -20,6 +20,11 @@ from gateway.users import Users
 class _App(OpenAPI):
     request_class = JsonRequest
 
+    def generate_spec_json(self) -> None:
+        super().generate_spec_json()
+        settings = self.extensions[EXTENSION].settings
+        openapi.complete(self.spec_json, metrics_token=bool(settings.metrics_token))
+
 
 def build(settings: Settings | None = None) -> Flask:
     """The application; without `settings` they are read, and a fault in them ends the process.

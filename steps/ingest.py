@@ -11,6 +11,7 @@ Nothing else of the records leaves this step; contact details inside the texts a
 """
 
 import os
+import re
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterable
@@ -47,6 +48,9 @@ from steps.session import run_step
 TABLES = ("vacancies", "candidates", "pairs")
 VACANCY_TEXTS = ("titulo_vaga", "principais_atividades", "competencia_tecnicas_e_comportamentais")
 EARLIEST = date(1990, 1, 1)
+DATE = re.compile(
+    rb'"data_(?:requicisao|candidatura)"\s*:\s*"\s*([0-9]{1,2})-([0-9]{1,2})-([0-9]{4,9})\s*"')
+"""A date that becomes a column, as the files hold it. One after today is an impossible date."""
 MOST_OUTCOMES, LONGEST_OUTCOME = 20, 60
 """So many unknown outcomes are named, cut to so many characters."""
 
@@ -169,8 +173,20 @@ def pairs_table(
 
 
 def input_digests(data_dir: Path) -> dict[str, str]:
-    """SHA-256 of each of the three files."""
-    return {name: reuse.file_digest(data_dir / name) for name in FILES}
+    """SHA-256 of each of the three files, and the dates in them that count as impossible only
+    until their day comes."""
+    digests = {name: reuse.file_digest(data_dir / name) for name in FILES}
+    return digests | {"dates to come": str(_dates_to_come(data_dir))}
+
+
+def _dates_to_come(data_dir: Path) -> list[tuple[int, ...]]:
+    """Year, month and day of every date of the files that lies after today."""
+    today = date.today().timetuple()[:3]
+    found: set[tuple[int, ...]] = set()
+    for path in (data_dir / "vagas.json", data_dir / "prospects.json"):
+        if path.is_file():
+            found |= {tuple(map(int, reversed(day))) for day in DATE.findall(path.read_bytes())}
+    return sorted(day for day in found if day > today)
 
 
 def result_digest(parameters: IngestParameters) -> str:

@@ -1,9 +1,11 @@
 """Move the alias `production` to a version, as the registry's screen does, with a record.
 
 Reads   the registry
-Writes  the alias; tags on the version: promoted_by, promoted_at, replaced_version, forced
+Writes  the alias; tags on the version: promoted_by, promoted_at, replaced_version, forced, undo
 
-`-P version=previous` undoes the last promotion. A version whose gate failed needs `-P force=true`.
+`-P version=previous` undoes the last promotion; where `production` was moved on the screen since,
+which leaves no record, it asks for a number. A version whose gate failed needs `-P force=true`,
+but not once more to go back to it.
 """
 
 import json
@@ -24,6 +26,7 @@ from steps.registry import (
     PRODUCTION,
     current_user,
     find_version,
+    last_recorded,
     set_production,
     version_at,
 )
@@ -35,29 +38,62 @@ import mlflow, pandas
 model = mlflow.pyfunc.load_model(sys.argv[1])
 print(model.predict(pandas.DataFrame(json.loads(sys.argv[2])))["probability"].iloc[0])
 """
+PREVIOUS = "previous"
 
 
 class PromoteParameters(Parameters):
-    version: str = Field(pattern=r"^([1-9]\d{0,8}|previous)$")
+    version: str = Field(pattern=rf"^([1-9]\d{{0,8}}|{PREVIOUS})$")
     force: bool
 
 
 def chosen_version(client: MlflowClient, wanted: str, current: ModelVersion | None) -> ModelVersion:
-    """The version asked for; `previous` is the one that the current production replaced.
-
-    Raises StepError when there is no such version.
-    """
-    if wanted == "previous":
-        wanted = current.tags.get("replaced_version", "none") if current else "none"
-        if wanted == "none":
-            raise StepError("promote: there is no promotion to undo; name a version, "
-                            "for instance -P version=1")
+    """The version asked for. Raises StepError when there is no such version."""
+    if wanted == PREVIOUS:
+        wanted = replaced_by(client, current)
     version = find_version(client, wanted)
     if version is None:
         known = [v.version for v in client.search_model_versions(f"name='{MODEL}'")]
         listed = ", ".join(sorted(map(str, known), key=int)) or "none: train one first"
         raise StepError(f"promote: {MODEL} has no version {wanted} (versions: {listed})")
     return version
+
+
+def replaced_by(client: MlflowClient, current: ModelVersion | None) -> str:
+    """The number of the version that the current production replaced.
+
+    Raises StepError where it replaced none, or where the records do not tell.
+    """
+    recorded = [str(version.version) for version in last_recorded(client)]
+    if current and str(current.version) not in recorded:
+        last = (f"the last promotion on record was to version {recorded[0]}" if recorded
+                else "no promotion is on record")
+        raise StepError(
+            f"promote: {PRODUCTION} was moved to version {current.version} on the registry's "
+            f"screen, so it is not known what it replaced ({last}); name a version, for instance "
+            f"-P version={recorded[0] if recorded else 1}")
+    replaced = current.tags.get("replaced_version", "none") if current else "none"
+    if replaced == "none":
+        raise StepError("promote: there is no promotion to undo; name a version, "
+                        "for instance -P version=1")
+    return replaced
+
+
+def require_passed(version: ModelVersion, parameters: PromoteParameters) -> None:
+    """Raises StepError where the version failed its gate and nobody said `force`.
+
+    Who goes back to a version that was forced before need not say it again: undoing is quick.
+    """
+    forced_before = parameters.version == PREVIOUS and version.tags.get("forced") == "true"
+    if gate_failed(version) and not parameters.force and not forced_before:
+        raise StepError(
+            f"promote: version {version.version} failed its gate "
+            f"({version.tags.get('gate_reason', 'no reason recorded')}); "
+            "to promote it all the same, say -P force=true"
+        )
+
+
+def gate_failed(version: ModelVersion) -> bool:
+    return version.tags.get("gate") == "failed"
 
 
 def require_loads(version: str) -> None:
@@ -90,17 +126,12 @@ def promote(parameters: PromoteParameters) -> None:
     if current and str(current.version) == number:
         print(f"{PRODUCTION} is already at version {number}: nothing to do")
         return
-    failed = version.tags.get("gate") == "failed"
-    if failed and not parameters.force:
-        raise StepError(
-            f"promote: version {number} failed its gate "
-            f"({version.tags.get('gate_reason', 'no reason recorded')}); "
-            "to promote it all the same, say -P force=true"
-        )
+    require_passed(version, parameters)
     require_loads(number)
     replaced = str(current.version) if current else None
     past_stopping()
-    set_production(client, number, replaced, by=current_user(), forced=failed)
+    set_production(client, number, replaced, by=current_user(), forced=gate_failed(version),
+                   undo=parameters.version == PREVIOUS)
     mlflow.set_tags({"jobmatch.version": number, "jobmatch.replaced": replaced or "none"})
     print(f"{PRODUCTION}: version {replaced or 'none'} -> {number}; "
           "undo with `mlflow run . -e promote -P version=previous`")

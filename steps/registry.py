@@ -17,6 +17,7 @@ from steps.failure import StepError
 
 MODEL = "jobmatch"
 STAGING, PRODUCTION = "staging", "production"
+_NEVER = datetime.min.replace(tzinfo=UTC)
 
 
 def version_at(client: MlflowClient, alias: str) -> ModelVersion | None:
@@ -47,18 +48,43 @@ def resolve(client: MlflowClient, wanted: str) -> str:
     return str(found.version)
 
 
-def set_production(
-    client: MlflowClient, version: str, replaced: str | None, *, by: str, forced: bool = False
-) -> None:
-    """Move `production` to `version` and record who did it, when, and what it replaced.
+def last_recorded(client: MlflowClient) -> list[ModelVersion]:
+    """The version whose promotion was recorded last: none where nothing is on record, more than
+    one where the records are of the same moment.
 
-    The tags are written first: an alias without its record must not exist.
+    Where `production` is at another version, somebody moved it on the registry's screen, which
+    leaves no record.
+    """
+    versions = [v for v in client.search_model_versions(f"name='{MODEL}'")
+                if _promoted_at(v) > _NEVER]
+    last = max(map(_promoted_at, versions), default=_NEVER)
+    return [version for version in versions if _promoted_at(version) == last]
+
+
+def _promoted_at(version: ModelVersion) -> datetime:
+    try:
+        moment = datetime.fromisoformat(version.tags.get("promoted_at", ""))
+    except ValueError:  # somebody edited the tag
+        return _NEVER
+    return moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+
+
+def set_production(
+    client: MlflowClient, version: str, replaced: str | None, *, by: str, forced: bool = False,
+    undo: bool = False,
+) -> None:
+    """Move `production` to `version` and record who did it, when, what it replaced, whether its
+    gate had failed and whether it undid a promotion.
+
+    The tags are written first: an alias without its record must not exist. The moment, by which
+    the last record is known, comes last of them.
     """
     record = {
         "promoted_by": by,
-        "promoted_at": datetime.now(UTC).isoformat(timespec="seconds"),
         "replaced_version": replaced or "none",
         "forced": str(forced).lower(),
+        "undo": str(undo).lower(),
+        "promoted_at": datetime.now(UTC).isoformat(timespec="microseconds"),
     }
     for key, value in record.items():
         client.set_model_version_tag(MODEL, version, key, value)

@@ -85,6 +85,88 @@ def test_previous_undoes_the_last_promotion(registry: Store, step: Step) -> None
     assert step("promote", version="previous").code == 0
     assert registry.aliases() == {"production": 1}
     assert tags(registry, 1)["replaced_version"] == "2"
+    assert tags(registry, 1)["undo"] == "true"
+    assert tags(registry, 2)["undo"] == "false"
+
+
+@pytest.fixture
+def three_live(registry: Store) -> Store:
+    """Promoted one after the other: 1, 2 and, by force, 3."""
+    put_live(registry, 1)
+    set_production(registry.client, "2", "1", by="someone")
+    set_production(registry.client, "3", "2", by="someone", forced=True)
+    return registry
+
+
+def move_on_the_screen(store: Store, version: int) -> None:
+    store.client.set_registered_model_alias("jobmatch", "production", str(version))
+
+
+@pytest.mark.parametrize("moved", [1, 2])
+def test_previous_after_a_move_on_the_screen_asks_for_a_number(
+    three_live: Store, step: Step, moved: int
+) -> None:
+    move_on_the_screen(three_live, moved)
+    line = refused(step("promote", version="previous"))
+    assert f"production was moved to version {moved} on the registry's screen" in line
+    assert "the last promotion on record was to version 3" in line
+    assert "name a version, for instance -P version=3" in line
+    assert three_live.aliases() == {"production": moved}
+
+
+def test_previous_where_nothing_was_ever_recorded_asks_for_a_number(
+    registry: Store, step: Step
+) -> None:
+    move_on_the_screen(registry, 2)
+    line = refused(step("promote", version="previous"))
+    assert "no promotion is on record" in line
+    assert registry.aliases() == {"production": 2}
+
+
+def test_promotion_after_a_move_on_the_screen_can_be_undone(three_live: Store, step: Step) -> None:
+    move_on_the_screen(three_live, 2)
+    assert step("promote", version=1).code == 0
+    assert step("promote", version="previous").code == 0
+    assert three_live.aliases() == {"production": 2}
+
+
+def test_previous_follows_the_gateways_records(three_live: Store, step: Step) -> None:
+    """The gateway writes whole seconds."""
+    at = (datetime.now(UTC) + timedelta(seconds=1)).replace(microsecond=0).isoformat()
+    for key, value in {"promoted_at": at, "replaced_version": "3"}.items():
+        three_live.client.set_model_version_tag("jobmatch", "1", key, value)
+    move_on_the_screen(three_live, 1)
+    assert step("promote", version="previous").code == 0
+    assert three_live.aliases() == {"production": 3}
+
+
+@pytest.mark.parametrize("at", ["yesterday", "", "2020-01-01T00:00:00"])
+def test_record_that_somebody_edited_is_no_crash(
+    three_live: Store, step: Step, at: str
+) -> None:
+    three_live.client.set_model_version_tag("jobmatch", "3", "promoted_at", at)
+    line = refused(step("promote", version="previous"))
+    assert "the last promotion on record was to version 2" in line
+
+
+def test_undoing_goes_back_to_a_forced_version_without_force(
+    three_live: Store, step: Step
+) -> None:
+    set_production(three_live.client, "2", "3", by="someone")
+    ended = step("promote", version="previous", force="false")
+    assert ended.code == 0, ended.error
+    assert three_live.aliases() == {"production": 3}
+    record = tags(three_live, 3)
+    assert (record["forced"], record["undo"], record["replaced_version"]) == ("true", "true", "2")
+
+
+def test_undoing_to_a_failed_version_that_nobody_forced_needs_force(
+    registry: Store, step: Step
+) -> None:
+    move_on_the_screen(registry, 3)
+    set_production(registry.client, "2", "3", by="someone")
+    assert "-P force=true" in refused(step("promote", version="previous", force="false"))
+    assert registry.aliases() == {"production": 2}
 
 
 @pytest.mark.parametrize("before", [[], [1]])

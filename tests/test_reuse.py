@@ -1,7 +1,9 @@
 """Results are reused where nothing that they were made from has changed, and never else."""
 
+import re
 import shutil
 from collections.abc import Callable
+from datetime import date, timedelta
 from pathlib import Path
 
 import pytest
@@ -41,6 +43,38 @@ def test_a_changed_byte_changes_every_digest(data: Path, name: str) -> None:
     assert all(a != b for a, b in zip(before, after, strict=True))
     (data / name).write_bytes(content)
     assert digests(data) == before
+
+
+class DayAfter(date):
+    """The calendar one day on."""
+
+    @classmethod
+    def today(cls) -> date:
+        return date.today() + timedelta(days=1)
+
+
+@pytest.mark.parametrize("name", ["vagas.json", "prospects.json"])
+def test_a_date_to_come_changes_every_digest_once_its_day_is_there(
+    data: Path, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    tomorrow = f"{date.today() + timedelta(days=1):%d-%m-%Y}"
+    field = {"vagas.json": "data_requicisao", "prospects.json": "data_candidatura"}[name]
+    content = (data / name).read_text(encoding="utf-8")
+    changed, n = re.subn(rf'("{field}"\s*:\s*")[^"]*"', rf'\g<1> {tomorrow}"', content, count=1)
+    assert n == 1
+    (data / name).write_text(changed, encoding="utf-8")
+    before = digests(data)
+    assert digests(data) == before
+    monkeypatch.setattr(ingest, "date", DayAfter)
+    assert all(a != b for a, b in zip(before, digests(data), strict=True))
+
+
+def test_files_of_the_past_are_not_read_again_every_day(
+    small_data: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = digests(small_data)
+    monkeypatch.setattr(ingest, "date", DayAfter)
+    assert digests(small_data) == before
 
 
 def test_where_the_files_lie_does_not_matter(data: Path, small_data: Path) -> None:

@@ -11,7 +11,7 @@ from werkzeug.exceptions import MethodNotAllowed
 
 from gateway.access import SECURITY, requires
 from gateway.errors import Problem
-from gateway.openapi import problems
+from gateway.openapi import LOCATION, problems
 from gateway.schemas import RunPath, Training, TrainingParameters, TrainingStarted
 from gateway.services import audit_outcome, audited, services
 from gateway.training import ERROR_TAG, tags_of
@@ -21,14 +21,16 @@ blueprint = APIBlueprint("training", __name__, abp_security=SECURITY)
 _STARTING = {
     202: {
         "description": "Started",
-        "headers": {"Location": {"schema": {"type": "string"}}},
+        "headers": LOCATION,
         "content": {
             "application/json": {
                 "schema": {"$ref": f"#/components/schemas/{TrainingStarted.__name__}"}
             }
         },
     },
-    **problems(400, 401, 403, 409, 413, 415, 422, 502, 503, 504),
+    **problems(
+        400, 401, 403, 409, 413, 415, 422, 502, 503, 504, more={409: LOCATION}
+    ),
 }
 
 
