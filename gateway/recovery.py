@@ -7,6 +7,7 @@ from flask import Flask
 
 from gateway.errors import Problem
 from gateway.services import EXTENSION
+from gateway.upstream import MissingError
 
 _log = logging.getLogger("gateway.recovery")
 
@@ -17,8 +18,8 @@ def reconcile_until_done(app: Flask) -> None:
     while True:
         try:
             app.extensions[EXTENSION].trainings.reconcile()
-        except Problem as problem:
-            _log.warning("trainings not checked yet: %s", problem.detail)
+        except (Problem, MissingError) as error:  # a run may be deleted meanwhile
+            _log.warning("trainings not checked yet: %s", getattr(error, "detail", error))
             time.sleep(wait)
             wait = min(60.0, 2 * wait)
         else:

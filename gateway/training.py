@@ -34,7 +34,9 @@ _log = logging.getLogger("gateway.training")
 EXPERIMENT, NAME = "jobmatch", "train"
 LAUNCHER_TAG, USER_TAG, ERROR_TAG = "jobmatch.launcher", "jobmatch.requested_by", "jobmatch.error"
 UNDER_WAY = ("RUNNING", "SCHEDULED")
-STOP_SECONDS = 10.0
+STOP_SECONDS, REGISTERING_SECONDS = 10.0, 60.0
+REGISTERING = "logging and registering"
+"""The stage of `train` in which it is not stopped any more."""
 HAND_OVER_SECONDS = 50.0
 """How long `mlflow run` may take to make its run: below the minute that proxies usually wait."""
 LOCAL = "local"
@@ -202,7 +204,12 @@ class Trainings:
                 )
             finally:
                 os.close(log)
-            self._remember(pid=process.pid, **facts)
+            try:
+                self._remember(pid=process.pid, **facts)
+            except OSError:  # nobody could stop what is not recorded
+                os.killpg(process.pid, signal.SIGKILL)
+                process.wait()
+                raise
         except OSError as error:
             _log.error("cannot start `mlflow run`: %s", error.strerror)
             raise Problem("internal", "the training process could not be started") from error
@@ -285,9 +292,16 @@ class Trainings:
                 self._remember(**(recorded | {"stopping": True}))
             # `mlflow run` cancels a job on another backend when it is interrupted
             ask = signal.SIGTERM if self._local else signal.SIGINT
-            _stop_group(int(recorded["pid"]), run_id, ask, self._lock_is_free)
-        if self._status(run_id) != "KILLED":
+            _stop_group(int(recorded["pid"]), run_id, ask, self._lock_is_free,
+                        lambda: self._registers(run_id))
+        status = self._status(run_id)
+        if status == "FINISHED":  # it was registering its version, which is not broken off
+            raise Problem("conflict", "this training came to its end before it could be stopped")
+        if status != "KILLED":
             self._end(run_id, "KILLED", None)
+
+    def _registers(self, run_id: str) -> bool:
+        return tags_of(self._tracking.run(run_id)).get("jobmatch.stage") == REGISTERING
 
     def reconcile(self) -> None:
         """End as KILLED every run of ours that has lost its process. Raises Problem.
@@ -391,14 +405,26 @@ def _no_training(run_id: str) -> Problem:
 
 
 def _stop_group(
-    group: int, run_id: str, ask: signal.Signals, gone: Callable[[], bool]
+    group: int, run_id: str, ask: signal.Signals, gone: Callable[[], bool],
+    registers: Callable[[], bool] = lambda: False,
 ) -> None:
-    """Ask the process group to end, and make it after ten seconds."""
+    """Ask a training to end, and make it after ten seconds, or a minute where it registers.
+
+    The step is asked, and `mlflow run` ends with it: ended at once, it would let go of the lock
+    while the step still puts things in order, and whoever looked would call the training dead.
+    """
+    step = _members(group, run_id)
     with suppress(ProcessLookupError):
-        os.killpg(group, ask)
-    deadline = time.monotonic() + STOP_SECONDS
-    while time.monotonic() < deadline and (not gone() or _members(group, run_id)):
-        time.sleep(0.1)
+        for process in step:
+            os.kill(process, ask)
+        if not step or ask != signal.SIGTERM:  # it has not begun, or is a job on a cluster
+            os.killpg(group, ask)
+    for seconds in (STOP_SECONDS, REGISTERING_SECONDS):
+        deadline = time.monotonic() + seconds
+        while time.monotonic() < deadline and (not gone() or _members(group, run_id)):
+            time.sleep(0.1)
+        if gone() or not registers():
+            break
     with suppress(ProcessLookupError):
         if not gone():
             os.killpg(group, signal.SIGKILL)

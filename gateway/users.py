@@ -7,8 +7,9 @@ Passwords are hashed with argon2id at the settings that OWASP gives for servers 
 import logging
 import re
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import UTC, datetime
 from functools import cached_property
 from typing import Literal, TypeVar, get_args
@@ -90,7 +91,7 @@ class Users:
         """Make the table where it is missing; several processes may do so at once."""
         if self._engine.dialect.name == "sqlite":
             # it stays with the file; set on every connection it would need the file to itself
-            with self._engine.connect() as connection:
+            with _told_as_unavailable(), self._engine.connect() as connection:
                 connection.exec_driver_sql("PRAGMA journal_mode=WAL")
         try:
             self._run(lambda session: _Table.metadata.create_all(session.connection()))
@@ -200,15 +201,25 @@ class Users:
         self._run(work)
 
     def _run(self, work: Callable[[Session], T]) -> T:
-        try:
-            with Session(self._engine, expire_on_commit=False) as session, session.begin():
-                return work(session)
-        except (OperationalError, PoolTimeoutError) as error:
+        with (
+            _told_as_unavailable(),
+            Session(self._engine, expire_on_commit=False) as session,
+            session.begin(),
+        ):
+            return work(session)
+
+
+@contextmanager
+def _told_as_unavailable() -> Iterator[None]:
+    """What a database that does not answer makes SQLAlchemy raise, as UsersUnavailableError."""
+    try:
+        yield
+    except (OperationalError, PoolTimeoutError) as error:
+        raise UsersUnavailableError("the users' database does not answer") from error
+    except DBAPIError as error:
+        if error.connection_invalidated:
             raise UsersUnavailableError("the users' database does not answer") from error
-        except DBAPIError as error:
-            if error.connection_invalidated:
-                raise UsersUnavailableError("the users' database does not answer") from error
-            raise
+        raise
 
 
 def _check_password(username: str, password: str) -> None:

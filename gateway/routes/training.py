@@ -1,6 +1,7 @@
 """/train: start a training, watch it, stop it."""
 
 import math
+import re
 from datetime import UTC, datetime
 from typing import Any
 
@@ -133,9 +134,19 @@ def _described(run: dict[str, Any]) -> Response:
         },
         version=int(version) if version.isdecimal() else None,
         gate=tags.get("jobmatch.gate"),
-        error=tags.get(ERROR_TAG),
+        error=_without_places(tags.get(ERROR_TAG)),
     )
     return Response(training.model_dump_json(exclude_none=True), content_type="application/json")
+
+
+_ADDRESS = re.compile(r"\b[a-z][a-z0-9+.-]*://\S+?(?=:?(?:\s|$))")
+_FOLDERS = re.compile(r"(?<![\w.])(?:/[^\s/:;,'\"]+)*/(?=[^\s/:;,'\"])")
+
+
+def _without_places(error: str | None) -> str | None:
+    """The line without addresses and without the folders that files lie in: a client needs to know
+    which of the three files is at fault, not where the server keeps it."""
+    return error and _FOLDERS.sub("", _ADDRESS.sub("its store", error))
 
 
 def _moment(milliseconds: int | str | None) -> datetime | None:

@@ -18,8 +18,9 @@ import requests
 from flask import Flask
 
 from gateway import create_app
+from gateway.routes.training import _without_places
 from gateway.schemas import TrainingParameters
-from gateway.training import Trainings
+from gateway.training import REGISTERING, Trainings
 from tests import cluster as doubles
 from tests.cluster import IMAGE, Cluster
 from tests.gateway import servers
@@ -117,6 +118,42 @@ def test_second_training_is_409_with_the_first_ones_id_and_can_be_stopped(traini
     assert stopped.get_json()["state"] == "killed"
     assert not members(group)
     problem(call(training, "DELETE", f"/train/{run_id}"), 409, "conflict")
+
+
+def test_training_that_registers_is_not_called_killed(training: Flask) -> None:
+    run_id = start(training, random_state=4)
+    wait(training, run_id, lambda body: body["stage"] == REGISTERING)
+    problem(call(training, "DELETE", f"/train/{run_id}"), 409, "conflict")
+    last = call(training, "GET", f"/train/{run_id}").get_json()
+    assert (last["state"], last["version"]) == ("finished", 1)
+
+
+def test_stage_that_is_not_stopped_is_the_one_of_train() -> None:
+    assert f'progress.stage("{REGISTERING}")' in (PROJECT / "steps/train.py").read_text()
+
+
+def test_looking_while_a_training_stops_does_not_kill_it(training: Flask) -> None:
+    run_id = start(training, random_state=5)
+    wait(training, run_id, lambda body: body["stage"] == "fitting")
+    with ThreadPoolExecutor(1) as pool:
+        stopping = pool.submit(call, training, "DELETE", f"/train/{run_id}")
+        while not stopping.done():
+            call(training, "GET", f"/train/{run_id}")
+            time.sleep(0.2)
+    last = stopping.result().get_json()
+    assert last["state"] == "killed"
+    assert "error" not in last
+
+
+@pytest.mark.parametrize(("line", "shown"), [
+    ("/srv/data/vagas.json: file not found; data_dir must hold vagas.json, applicants.json",
+     "vagas.json: file not found; data_dir must hold vagas.json, applicants.json"),
+    ("MLflow at sqlite:////srv/x/mlflow.db: locked", "MLflow at its store: locked"),
+    ("MLflow at http://…@db:5001: no answer", "MLflow at its store: no answer"),
+    ("train: 3 vacancies and/or 2 people", "train: 3 vacancies and/or 2 people"),
+])  # fmt: skip
+def test_errors_of_a_training_tell_no_place_on_the_server(line: str, shown: str) -> None:
+    assert _without_places(line) == shown
 
 
 def test_original_get_starts_a_training_and_head_does_not(training: Flask) -> None:
