@@ -1,4 +1,5 @@
-"""The ASGI application of each worker: `POST /invocations`, `GET /health`, `GET /ready`.
+"""The ASGI application of each worker: `POST /invocations`, `GET /health`, `/ready`, and
+`/ping` and `/version` for those who know `mlflow models serve`.
 
 It takes and answers what `mlflow models serve` does, with the same model, and adds the limits,
 the errors in one sentence without an echo of the input, and the state of the supervisor. MLflow's
@@ -14,6 +15,7 @@ import signal
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
 from http import HTTPStatus
+from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
 
 import msgspec
@@ -27,9 +29,9 @@ if TYPE_CHECKING:
     from serving.scoring import Scoring
 
 LARGEST_BODY = 32 * 2**20
-SMALL_BODY = 32 * 2**10
-"""Up to this size an answer takes about a millisecond: less than handing it to a thread and back
-under load."""
+SMALL_BODY, FEW_BRACKETS = 32 * 2**10, 40
+"""JSON of up to this size and with so few lists and objects, that is rows, takes about a
+millisecond: less than handing it to a thread and back under load."""
 MOST_AT_ONCE = 256
 SECONDS_TO_SEND, SECONDS_TO_ANSWER = 60, 60
 
@@ -70,6 +72,10 @@ class Application:
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="scoring")
         self._busy = 0
 
+    def retire(self) -> None:
+        """The worker is to end: it does not count as one that serves any more."""
+        self._state.unregister_worker()
+
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             await self._lifespan(receive, send)
@@ -78,13 +84,13 @@ class Application:
 
     async def _lifespan(self, receive: Receive, send: Send) -> None:
         await receive()
-        version = self._state.current()
+        current = self._state.current()
         try:
-            self._load(version)
+            self._load(current)
         except Exception as error:  # a model may raise anything
             _log.error("worker %d: the model does not load (%s)", os.getpid(), where(error))
-            if version:
-                self._state.report_failure(version)
+            if current:
+                self._state.report_failure(current)
             await send({"type": "lifespan.startup.failed", "message": ""})
             return
         await send({"type": "lifespan.startup.complete"})
@@ -92,15 +98,15 @@ class Application:
         self._state.unregister_worker()
         await send({"type": "lifespan.shutdown.complete"})
 
-    def _load(self, version: Version | None) -> None:
-        if version:
+    def _load(self, current: Version | None) -> None:
+        if current:
             from serving.scoring import Scoring  # MLflow: seconds and 100 MB
 
-            self._scoring = Scoring(self._state.path(version))
+            self._scoring = Scoring(self._state.path(current))
         parent = multiprocessing.parent_process()
         if parent and parent.pid:
             end_with_parent(parent.pid, signal.SIGTERM)  # requests under way are finished
-        self._state.register_worker(version.number if version else NO_MODEL)
+        self._state.register_worker(current.number if current else NO_MODEL)
 
     async def _http(self, scope: Message, receive: Receive, send: Send) -> None:
         headers: list[tuple[bytes, bytes]] = []
@@ -111,7 +117,8 @@ class Application:
             body = msgspec.json.encode({"error": str(error)})
         except Disconnected:
             return
-        headers += [(b"content-type", b"application/json"),
+        kind = b"text/plain" if scope["path"] == "/version" else b"application/json"
+        headers += [(b"content-type", kind),
                     (b"content-length", b"%d" % len(body))]
         await send({"type": "http.response.start", "status": status, "headers": headers})
         await send({"type": "http.response.body", "body": body})
@@ -124,9 +131,12 @@ class Application:
         if path in ("/health", "/ready", "/ping"):
             _allow(method, "GET")
             body = self._state.read_status()
-            waiting = path == "/ready" and msgspec.json.decode(body)["state"] == WAITING
+            waiting = path != "/health" and msgspec.json.decode(body)["state"] == WAITING
             return (503 if waiting else 200), body
-        raise Refused(404, "there is /invocations, /health and /ready")
+        if path == "/version":
+            _allow(method, "GET")
+            return 200, version("mlflow").encode()
+        raise Refused(404, "there is /invocations, /health, /ready, /ping and /version")
 
     async def _invocations(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
         if self._scoring is None:
@@ -144,11 +154,13 @@ class Application:
 
     async def _score(self, scoring: "Scoring", body: bytes, content_type: str) -> bytes:
         try:
-            if len(body) <= SMALL_BODY and b"top_k" not in body and b"reasons" not in body:
+            if _is_small(body, content_type):
                 return scoring.answer(body, content_type)
             loop = asyncio.get_running_loop()
             work = loop.run_in_executor(self._threads, scoring.answer, body, content_type)
-            return await asyncio.wait_for(work, SECONDS_TO_ANSWER)
+            self._busy += 1  # for as long as the thread works, also where nobody waits any more
+            work.add_done_callback(self._done)
+            return await asyncio.wait_for(asyncio.shield(work), SECONDS_TO_ANSWER)
         except scoring.refusals as error:
             raise Refused(error.status, str(error)) from error
         except TimeoutError as error:
@@ -158,6 +170,18 @@ class Application:
             # its message may hold the input: only its kind and place are logged
             _log.error("answering failed: %s", where(error))
             raise Refused(500, "the model failed on this request") from error
+
+
+    def _done(self, work: asyncio.Future[bytes]) -> None:
+        self._busy -= 1
+        if not work.cancelled():
+            work.exception()  # looked at, or asyncio would log it with its message
+
+
+def _is_small(body: bytes, content_type: str) -> bool:
+    return (len(body) <= SMALL_BODY and content_type.startswith("application/json")
+            and body.count(b"{") + body.count(b"[") <= FEW_BRACKETS
+            and b"top_k" not in body and b"reasons" not in body)
 
 
 def _allow(method: str, allowed: str) -> None:

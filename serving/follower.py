@@ -12,6 +12,7 @@ import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -24,15 +25,16 @@ from serving.registry import (
     MODEL,
     REFUSED_BECAUSE,
     SERVING_SINCE,
-    DownloadFailed,
+    Forbidden,
+    NotNow,
     Registry,
     Unreachable,
 )
-from serving.settings import PROJECT, Settings
+from serving.settings import PROJECT, Settings, without_credentials
 from serving.state import READY, SWAPPING, WAITING, StateDirectory, Status, Version
 
 RETRY_POLLS = 6
-"""A version whose download failed is tried again after so many polls."""
+"""A version that could not be had or checked in time is tried again after so many polls."""
 
 _log = logging.getLogger("serving")
 
@@ -66,7 +68,10 @@ class Follower:
         self._stop = stop
         self._serving: Version | None = None
         self._refused: Version | None = None
-        self._retry_at = 0.0
+        self._broken: Version | None = None
+        """What is on disk and did not come up."""
+        self._later: tuple[Version, float] | None = None
+        """A version that is tried again, and when."""
         self._untold: list[tuple[Version, str, str | None]] = []
         self._last_said = ""
 
@@ -85,25 +90,36 @@ class Follower:
     def step(self) -> None:
         """Bring up what is on disk, then look at the registry and act. Raises Stopped."""
         current = self._state.current()
-        if current != self._serving and current is not None:
-            self._bring_up(current)
+        if current is not None and current not in (self._serving, self._broken):
+            try:
+                self._bring_up(current)
+            except (Refused, NotNow) as error:  # the registry may have a better one
+                self._broken = current
+                self._say(f"version {current.number} does not serve from disk: {error}")
+                self._report()
         try:
             wanted = self._registry.wanted()
-            self._tell()
         except Unreachable as error:
+            self._broken = None  # nothing better can be had: it is tried again
             going_on = f"version {self._serving.number} goes on serving" if self._serving else (
                 "waiting for it")
             self._say(f"the registry cannot be reached ({error}); {going_on}")
             return
+        self._tell_later()
         if wanted is None:
+            self._refused = None
             going_on = f"version {self._serving.number} goes on serving" if self._serving else (
                 "waiting for a first one")
             self._say(f"no version of {MODEL} has the alias {ALIAS}; {going_on}")
         elif wanted == self._serving:
             self._refused = None
             self._say(f"version {wanted.number} serves")
-        elif wanted != self._refused and time.monotonic() >= self._retry_at:
+        elif wanted != self._refused and not self._postponed(wanted):
             self._swap(wanted)
+
+    def _postponed(self, version: Version) -> bool:
+        return (self._later is not None and self._later[0] == version
+                and time.monotonic() < self._later[1])
 
     def _bring_up(self, current: Version) -> None:
         """Wait until the workers answer with what is on disk, after a start or a fall-back."""
@@ -118,12 +134,12 @@ class Follower:
         began, replaced = time.monotonic(), self._serving
         self._report(next_version=wanted)
         try:
-            if not self._state.has(wanted):
+            if not self._state.has(wanted) or wanted == self._broken:
                 self._fetch(wanted)
             if self._registry.wanted() == wanted:  # else the next poll takes the newer one
                 self._exchange(wanted)
                 self._serving = wanted
-                self._refused = None
+                self._refused = self._broken = self._later = None
                 self._state.keep_only(wanted, replaced)
                 self._tell_serving(wanted, replaced)
                 _log.info("version %d serves, replacing %s, after %.0f s", wanted.number,
@@ -131,10 +147,12 @@ class Follower:
                 self._last_said = f"version {wanted.number} serves"
         except Refused as error:
             self._refused = wanted
+            if wanted != self._state.current():
+                self._state.discard(wanted)  # or it might be fallen back to
             self._not_serving(wanted, str(error))
-        except DownloadFailed as error:
+        except NotNow as error:
             wait = RETRY_POLLS * self._settings.poll_seconds
-            self._retry_at = time.monotonic() + wait
+            self._later = wanted, time.monotonic() + wait
             self._not_serving(wanted, f"{error}; tried again every {wait:.0f} s")
         except Unreachable as error:
             self._say(f"the registry cannot be reached ({error}) while fetching "
@@ -144,12 +162,12 @@ class Follower:
             self._report()
 
     def _fetch(self, version: Version) -> None:
-        """Have the version on disk, checked. Raises DownloadFailed, Refused, Stopped."""
+        """Have the version on disk, checked. Raises NotNow, Refused, Stopped."""
         shutil.rmtree(self._state.incoming, ignore_errors=True)
         try:
             self._registry.download(version, self._state.incoming)
         except OSError as error:
-            raise DownloadFailed(f"the disk cannot be written ({error.strerror})") from error
+            raise NotNow(f"the disk cannot be written ({error.strerror})") from error
         self._require_signature()
         self._require_answers(version)
         self._state.accept(version)
@@ -172,26 +190,28 @@ class Follower:
         check = subprocess.Popen(
             [sys.executable, "-m", "serving.check", str(self._state.incoming),
              str(version.number), str(os.getpid())],
-            cwd=PROJECT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL, text=True,
+            cwd=PROJECT, env=without_credentials(os.environ), stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True,
         )
         deadline = time.monotonic() + self._settings.swap_seconds
         try:
             while check.poll() is None:
                 self._pause(0.1)
                 if time.monotonic() > deadline:
-                    raise Refused(
+                    raise NotNow(
                         f"it does not answer within {self._settings.swap_seconds:.0f} s")
         finally:
             check.kill()
             why = check.communicate()[0].strip()
+        if check.returncode < 0:  # for want of memory, for instance
+            raise NotNow(f"its check was killed by signal {-check.returncode}")
         if check.returncode:
             raise Refused(why or f"its process ends with status {check.returncode}")
 
     def _exchange(self, wanted: Version) -> None:
         """Roll the workers over to the version; put the old one back if they do not come up.
 
-        Raises Refused, Stopped.
+        Raises Refused, NotNow, Stopped.
         """
         before = self._state.current()
         self._state.forget_failure()
@@ -199,16 +219,19 @@ class Follower:
         self._server.reload()
         try:
             self._verify(wanted)
-        except Refused:
+        except (Refused, NotNow):
             self._state.point(before)
             self._server.reload()
+            if before is not None and before == self._serving:
+                with suppress(Refused, NotNow):
+                    self._verify(before)
             raise
         self._state.mark_used(wanted)
 
     def _verify(self, version: Version) -> None:
         """Wait until every worker has loaded the version and real requests are answered by it.
 
-        Raises Refused when that takes too long or a worker cannot load it.
+        Raises Refused when a worker cannot load it, NotNow when it takes too long.
         """
         deadline = time.monotonic() + self._settings.swap_seconds
         while True:
@@ -218,8 +241,8 @@ class Follower:
             if self._state.failed(version):
                 raise Refused("the workers cannot load it")
             if time.monotonic() > deadline:
-                raise Refused("the workers do not answer with it within "
-                              f"{self._settings.swap_seconds:.0f} s")
+                raise NotNow("the workers do not answer with it within "
+                             f"{self._settings.swap_seconds:.0f} s")
             self._pause(0.2)
 
     def _answered_by(self, version: Version) -> bool:
@@ -274,11 +297,11 @@ class Follower:
     def _tell(self) -> None:
         """Write the outcomes that the registry has not been told yet. Raises Unreachable."""
         while self._untold:
-            version, tag, value = self._untold[0]
-            if value is None:
-                self._registry.untag(version, tag)
-            else:
-                self._registry.tag(version, tag, value)
+            try:
+                self._registry.tag(*self._untold[0])
+            except Forbidden:
+                self._say("the registry does not let this login write tags: its screen will not "
+                          "show which version serves")
             self._untold.pop(0)
 
     def _say(self, line: str) -> None:

@@ -4,7 +4,9 @@ Stricter than MLflow's own parsing, which turns numbers into texts and repeats t
 errors. Nothing of a body is ever repeated here: it may be somebody's CV.
 """
 
+import csv
 import io
+import json
 import math
 import re
 from typing import Any
@@ -17,6 +19,7 @@ JSON, CSV, PARQUET = "application/json", "text/csv", "application/vnd.apache.par
 TABLES = ("dataframe_records", "dataframe_split", "inputs", "instances")
 MOST_ROWS = 200_000
 TOO_MANY_ROWS = f"there may be at most {MOST_ROWS} rows"
+MOST_COLUMNS = 100
 MOST_UNPACKED = 512 * 2**20
 """Bytes of a Parquet file's columns after decompression."""
 
@@ -70,12 +73,12 @@ class Reader:
     def _json(self, body: bytes) -> tuple[Columns, dict[str, Any]]:
         _require(not _brackets_exceed(body, 2 * MOST_ROWS + 10), TOO_MANY_ROWS, 413)
         try:
-            request = msgspec.json.decode(body)
+            request = _decoded(body)
         except UnicodeDecodeError as error:
             raise BadRequest(400, "the body is not UTF-8") from error
         except RecursionError as error:
             raise BadRequest(400, "the body is nested too deeply") from error
-        except msgspec.DecodeError as error:
+        except ValueError as error:
             raise BadRequest(400, "the body is not JSON") from error
         given = [name for name in TABLES if name in request] if isinstance(request, dict) else []
         _require(len(given) == 1,
@@ -96,6 +99,15 @@ class Reader:
         return {c: [row.get(c) for row in table] for c in self._columns if c in given}
 
     def _csv(self, body: bytes) -> Columns:
+        try:
+            header = next(csv.reader(io.TextIOWrapper(io.BytesIO(body), "utf-8-sig")), [])
+        except UnicodeDecodeError as error:
+            raise BadRequest(400, "the body is not UTF-8") from error
+        except csv.Error as error:
+            raise BadRequest(400, "the body is not CSV with a header") from error
+        # pandas would make their names distinct, in a time that grows with their square
+        _require(len(header) <= MOST_COLUMNS and len(set(header)) == len(header),
+                 f"the CSV's columns must be distinct, and at most {MOST_COLUMNS}")
         try:
             table = pd.read_csv(io.BytesIO(body), dtype=object, keep_default_na=False,
                                 usecols=lambda name: name in self._columns, nrows=MOST_ROWS + 1)
@@ -165,6 +177,21 @@ def answer(table: pd.DataFrame) -> bytes:
     names = table.columns.tolist()
     rows = [dict(zip(names, row, strict=True)) for row in zip(*columns, strict=True)]
     return msgspec.json.encode({"predictions": rows})
+
+
+def _decoded(body: bytes) -> Any:
+    """A JSON body; NaN, which is what MLflow's own client sends for a missing value, is null."""
+    try:
+        return msgspec.json.decode(body)
+    except msgspec.DecodeError:
+        if b"NaN" not in body:
+            raise
+        return json.loads(body, parse_constant=_missing)
+
+
+def _missing(constant: str) -> None:
+    if constant != "NaN":
+        raise ValueError("not a number of JSON")
 
 
 def _brackets_exceed(body: bytes, most: int) -> bool:

@@ -16,6 +16,7 @@ from serving.state import Version
 
 MODEL, ALIAS = "jobmatch", "production"
 SERVING_SINCE, REFUSED_BECAUSE = "serving_since", "refused_because"
+_FORBIDDEN = ("PERMISSION_DENIED", "UNAUTHENTICATED")
 _NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
@@ -23,8 +24,12 @@ class Unreachable(Exception):
     """The registry does not answer."""
 
 
-class DownloadFailed(Exception):
-    """A version's files cannot be had now; the message says why."""
+class Forbidden(Exception):
+    """The registry does not let this login do that."""
+
+
+class NotNow(Exception):
+    """What was wanted of a version cannot be had now, but may be later; the message says why."""
 
 
 class Registry:
@@ -37,39 +42,39 @@ class Registry:
         except MlflowException as error:
             if error.error_code in _NOT_THERE:
                 return None
-            raise Unreachable(type(error).__name__) from error
+            why = "it refuses the login" if error.error_code in _FORBIDDEN else type(error).__name__
+            raise Unreachable(why) from error
         except Exception as error:  # whatever a store's driver raises
             raise Unreachable(type(error).__name__) from error
         return Version(int(found.version), int(found.creation_timestamp))
 
     def download(self, version: Version, folder: Path) -> None:
-        """Put the version's files into `folder`. Raises DownloadFailed; the rest stays there."""
+        """Put the version's files into `folder`. Raises NotNow; the rest stays there."""
         folder.mkdir()
         try:
             mlflow.artifacts.download_artifacts(
                 f"models:/{MODEL}/{version.number}", dst_path=str(folder))
         except Exception as error:
             why = "the disk is full" if _disk_full(error) else "its files cannot be downloaded"
-            raise DownloadFailed(why) from error
+            raise NotNow(why) from error
         if not (folder / "MLmodel").is_file():
-            raise DownloadFailed("its files hold no model")
+            raise NotNow("its files hold no model")
 
-    def tag(self, version: Version, name: str, value: str) -> None:
-        """Raises Unreachable."""
+    def tag(self, version: Version, name: str, value: str | None) -> None:
+        """Set a tag of the version, or with None take it away; where there is no such version,
+        nothing is to be done. Raises Unreachable, Forbidden."""
+        client, number = self._client(), str(version.number)
         try:
-            self._client().set_model_version_tag(MODEL, str(version.number), name, value)
-        except Exception as error:
-            raise Unreachable(type(error).__name__) from error
-
-    def untag(self, version: Version, name: str) -> None:
-        """Raises Unreachable; a tag or version that is not there is nothing to do."""
-        try:
-            found = self._client().get_model_version(MODEL, str(version.number))
-            if name in found.tags:
-                self._client().delete_model_version_tag(MODEL, str(version.number), name)
+            if value is not None:
+                client.set_model_version_tag(MODEL, number, name, value)
+            elif name in client.get_model_version(MODEL, number).tags:
+                client.delete_model_version_tag(MODEL, number, name)
         except MlflowException as error:
-            if error.error_code not in _NOT_THERE:
-                raise Unreachable(type(error).__name__) from error
+            if error.error_code in _NOT_THERE:
+                return
+            if error.error_code in _FORBIDDEN:
+                raise Forbidden from error
+            raise Unreachable(type(error).__name__) from error
         except Exception as error:
             raise Unreachable(type(error).__name__) from error
 

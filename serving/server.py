@@ -16,11 +16,14 @@ from uvicorn.config import LOGGING_CONFIG, STARTUP_FAILURE
 from uvicorn.supervisors import Multiprocess
 
 from serving import workers
+from serving.app import SECONDS_TO_ANSWER, SECONDS_TO_SEND
 from serving.lifeline import end_with_parent
+from serving.protocol import PatientProtocol
 
 KEEP_ALIVE_SECONDS = 75
-GRACE_SECONDS = 5
-"""How long requests under way may take when a worker is to end."""
+GRACE_SECONDS = SECONDS_TO_SEND + SECONDS_TO_ANSWER + 5
+"""How long requests under way may take when a worker is replaced: as long as any may take. On
+SIGTERM the supervisor does not wait for that."""
 LOG_FORMAT = "%(asctime)s %(message)s"
 
 
@@ -34,7 +37,7 @@ def main() -> int:
     config = uvicorn.Config(
         "serving.app:create_app", factory=True, workers=count, lifespan="on",
         log_config=logging_config, log_level="error", access_log=False, server_header=False,
-        proxy_headers=False, ws="none", timeout_keep_alive=KEEP_ALIVE_SECONDS,
+        proxy_headers=False, ws="none", http=PatientProtocol, timeout_keep_alive=KEEP_ALIVE_SECONDS,
         timeout_graceful_shutdown=GRACE_SECONDS, timeout_worker_healthcheck=healthcheck,
     )
     workers.install()

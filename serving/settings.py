@@ -37,6 +37,13 @@ class Settings:
         )
 
 
+def without_credentials(environment: Mapping[str, str]) -> dict[str, str]:
+    """For processes that run a version's own code, which have no business in the registry."""
+    uri = environment.get("MLFLOW_TRACKING_URI", "")
+    return {name: value for name, value in environment.items()
+            if not name.startswith("MLFLOW_TRACKING_") or (value == uri and "@" not in uri)}
+
+
 def _number(
     environment: Mapping[str, str], name: str, default: float, least: float, most: float,
     *, whole: bool = False,

@@ -109,8 +109,13 @@ class StateDirectory:
         return self.path(version).is_dir()
 
     def accept(self, version: Version) -> None:
-        """Keep what is in `incoming` as this version."""
+        """Keep what is in `incoming` as this version, in the place of what is there."""
+        self.discard(version)
         self.incoming.replace(self.path(version))
+
+    def discard(self, version: Version) -> None:
+        """Delete the version's files."""
+        shutil.rmtree(self.path(version), ignore_errors=True)
 
     def point(self, version: Version | None) -> None:
         """Make the workers that start from now on load this version, or none."""

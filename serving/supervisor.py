@@ -8,14 +8,15 @@ import subprocess
 import sys
 import threading
 import time
+from collections import Counter
 from types import FrameType
 
 from uvicorn.config import STARTUP_FAILURE
 
 from serving.follower import Follower
 from serving.registry import Registry
-from serving.settings import PROJECT, Settings
-from serving.state import StateDirectory
+from serving.settings import PROJECT, Settings, without_credentials
+from serving.state import StateDirectory, Version
 
 SECONDS_TO_END = 8
 LONGEST_BACKOFF = 10.0
@@ -40,11 +41,13 @@ class Server:
 
     def start(self) -> None:
         """Start it, or start it again after its end."""
+        self._signal(0)  # forgets the groups that are gone
         descriptor = self._listening.fileno()
         self._process = subprocess.Popen(
             [sys.executable, "-m", "serving.server", str(descriptor), str(self._settings.workers),
              str(int(self._settings.swap_seconds)), str(os.getpid())],
-            cwd=PROJECT, env={**os.environ, "MODEL_STATE": str(self._settings.state)},
+            cwd=PROJECT,
+            env={**without_credentials(os.environ), "MODEL_STATE": str(self._settings.state)},
             pass_fds=(descriptor,), stdin=subprocess.DEVNULL, start_new_session=True,
         )
         self._groups.add(self._process.pid)
@@ -75,7 +78,7 @@ class Server:
         for group in list(self._groups):
             try:
                 os.killpg(group, number)
-            except ProcessLookupError:
+            except (ProcessLookupError, PermissionError):  # gone, and its number someone else's
                 self._groups.discard(group)
         return bool(self._groups)
 
@@ -88,7 +91,7 @@ class Supervisor:
         self._state = StateDirectory(settings.state)
         self._stop = threading.Event()
         self._ending = False
-        self._failures = 0
+        self._failures: Counter[Version] = Counter()
 
     def run(self) -> None:
         """Serve until told to end. Raises StateError, PortTaken."""
@@ -115,10 +118,12 @@ class Supervisor:
             status = server.ended()
             if status is None or self._ending:
                 continue
+            steady = time.monotonic() - started > 30
+            if steady:
+                self._failures.clear()
             if status == STARTUP_FAILURE:
                 self._fall_back()
-            backoff = 0.0 if time.monotonic() - started > 30 else min(
-                LONGEST_BACKOFF, 2 * backoff + 0.5)
+            backoff = 0.0 if steady else min(LONGEST_BACKOFF, 2 * backoff + 0.5)
             _log.info("the server ended with status %d; starting it again", status)
             self._sleep(backoff)
             server.start()
@@ -126,17 +131,17 @@ class Supervisor:
 
     def _fall_back(self) -> None:
         """The workers cannot load what the link names: go back to the version before it."""
-        self._failures += 1
         current = self._state.current()
         if current is None:
             return
+        self._failures[current] += 1
         others = self._state.others(current)
         if others:
             _log.info("version %d does not load; falling back to %d", current.number,
                       others[0].number)
             self._state.point(others[0])
             self._state.keep_only(*others)
-        elif self._failures >= FAILURES_BEFORE_DISCARDING:
+        elif self._failures[current] >= FAILURES_BEFORE_DISCARDING:
             _log.info("version %d does not load from disk; discarded", current.number)
             self._state.point(None)
             self._state.keep_only()

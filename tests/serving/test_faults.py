@@ -9,19 +9,20 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import pytest
 import requests
 
-from serving.settings import Settings, SettingsError
+from serving.settings import Settings, SettingsError, without_credentials
 from tests.conftest import PROJECT, Store
 from tests.serving.conftest import (
     ROW,
     Registry,
     Served,
     alive,
+    answers_nan,
     children,
     free_port,
     load,
@@ -167,6 +168,54 @@ def test_it_goes_on_without_the_registry_also_after_a_restart_and_catches_up(
     assert served.log.read_text().count("the registry cannot be reached") <= 3
 
 
+@pytest.mark.slow
+def test_a_broken_version_on_disk_makes_way_for_a_good_one(
+    registry: Registry, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    with serve(registry.store.uri, state, MODEL_WORKERS="1") as served:
+        served.answers_with(1)
+    (on_disk,) = (state / "versions").iterdir()
+    answers_nan(on_disk)
+    version = registry.add()
+    registry.promote(version)
+    with serve(registry.store.uri, state, MODEL_WORKERS="1", MODEL_SWAP_SECONDS="15") as served:
+        served.answers_with(version)
+        assert "version 1 does not serve from disk" in served.log.read_text()
+
+
+@pytest.mark.slow
+def test_a_broken_copy_on_disk_is_downloaded_anew(registry: Registry, tmp_path: Path) -> None:
+    state = tmp_path / "state"
+    with serve(registry.store.uri, state, MODEL_WORKERS="1") as served:
+        served.answers_with(1)
+    (on_disk,) = (state / "versions").iterdir()
+    answers_nan(on_disk)
+    with serve(registry.store.uri, state, MODEL_WORKERS="1", MODEL_SWAP_SECONDS="15") as served:
+        served.answers_with(1)
+
+
+@pytest.mark.slow
+def test_the_registry_stopped_for_a_minute_loses_nothing(
+    registry: Registry, tmp_path: Path
+) -> None:
+    port, version = free_port(), registry.add()
+    with ExitStack() as stack:
+        with registry_server(registry.store, port) as url:
+            served = stack.enter_context(serve(url, tmp_path / "state"))
+            served.answers_with(1)
+            clients = stack.enter_context(load(served.url))
+        wait_for(lambda: "the registry cannot be reached" in served.log.read_text())
+        registry.promote(version)  # nobody can see it yet
+        before = clients.answered
+        time.sleep(60)
+        assert clients.answered > before + 1000
+        assert clients.versions == {1}
+        with registry_server(registry.store, port):
+            served.answers_with(version, seconds=60)
+    assert clients.failed == []
+
+
 @contextmanager
 def load_when_ready(served: Served) -> Iterator:
     served.answers_with(1)
@@ -248,3 +297,11 @@ def test_a_setting_out_of_range_ends_it_with_one_line() -> None:
 def test_a_setting_out_of_range_is_named(name: str, value: str, expected: str) -> None:
     with pytest.raises(SettingsError, match=f"^{re.escape(expected)}$"):
         Settings.from_environment({name: value})
+
+
+def test_what_runs_a_versions_code_gets_no_login_of_the_registry() -> None:
+    login = {"MLFLOW_TRACKING_USERNAME": "a", "MLFLOW_TRACKING_PASSWORD": "b",
+             "MLFLOW_TRACKING_TOKEN": "c", "MLFLOW_TRACKING_URI": "http://a:b@mlflow:5001"}
+    assert without_credentials({"PATH": "/bin", **login}) == {"PATH": "/bin"}
+    uri = {"MLFLOW_TRACKING_URI": "http://mlflow:5001"}
+    assert without_credentials(uri) == uri

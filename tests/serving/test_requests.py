@@ -5,11 +5,14 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+import mlflow
 import pandas as pd
 import pytest
 import requests
+from mlflow.pyfunc.scoring_server.client import ScoringServerClient
 
 from tests.serving.conftest import ROW, Registry, Served, serve
 
@@ -158,7 +161,7 @@ BAD = {
     "a text without end": (b'{"dataframe_records": [' + b'"\\' * 1_000_000 + b"[" * 500_000, 400,
                            "the body is not JSON"),
     "deep nesting": (nested(100_000), 400, "the body is nested too deeply"),
-    "NaN": (b'{"dataframe_records": [{"cv_pt": NaN}]}', 400, "the body is not JSON"),
+    "Infinity": (b'{"dataframe_records": [{"cv_pt": Infinity}]}', 400, "the body is not JSON"),
     "huge number": (b'{"dataframe_records": [{"cv_pt": 1e999}]}', 400, "the body is not JSON"),
     "a list": (b"[1]", 422, ONE_TABLE),
     "no table": (b"{}", 422, ONE_TABLE),
@@ -282,3 +285,39 @@ def test_no_text_of_a_request_is_logged(served: Served) -> None:
     log = served.log.read_text()
     assert SECRET not in log
     assert "Traceback" not in log
+
+
+def test_mlflows_own_client_finds_what_it_expects(served: Served) -> None:
+    client = ScoringServerClient("127.0.0.1", int(served.url.rpartition(":")[2]))
+    client.wait_server_ready(timeout=5)
+    assert client.get_version() == mlflow.__version__
+    table = pd.DataFrame([ROW, ROW | {"titulo_vaga": float("nan")}])  # a missing text
+    answer = client.invoke(table).get_predictions()
+    without_title = {name: text for name, text in ROW.items() if name != "titulo_vaga"}
+    mine = predictions(served.post({"dataframe_records": [ROW, without_title]}))
+    assert answer["match"].tolist() == pytest.approx([row["match"] for row in mine], abs=1e-12)
+
+
+def test_a_header_of_many_columns_is_refused_at_once(served: Served) -> None:
+    began = time.monotonic()
+    for header in ("a," * 50_000, "cv_pt,cv_pt"):
+        answer = served.post(data=header + "\n", headers={"Content-Type": "text/csv"})
+        assert answer.status_code == 422
+        assert "columns must be distinct" in answer.json()["error"]
+    assert time.monotonic() - began < 5
+
+
+def test_a_small_file_of_many_rows_holds_nobody_up(served: Served) -> None:
+    many = io.BytesIO()
+    pd.DataFrame([ROW] * 100_000).to_parquet(many)
+    with ThreadPoolExecutor(1) as client:
+        asked = client.submit(served.post, data=many.getvalue(), headers={
+            "Content-Type": "application/vnd.apache.parquet"})
+        longest = 0.0
+        while not asked.done():
+            began = time.monotonic()
+            assert requests.get(f"{served.url}/health", timeout=10).status_code == 200
+            longest = max(longest, time.monotonic() - began)
+            time.sleep(0.01)
+    assert asked.result().status_code == 200
+    assert longest < 1

@@ -1,11 +1,13 @@
 """The alias moves; the service follows it, or says why not. One supervisor for all, in order."""
 
 import time
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import requests
 
 from tests.serving.conftest import (
+    ROW,
     Registry,
     Served,
     answers_nan,
@@ -108,6 +110,36 @@ def test_an_alias_moved_five_times_in_ten_seconds_ends_at_the_last(
         served.answers_with(second)
     assert clients.failed == []
     assert clients.versions <= {first, second}
+
+
+@pytest.mark.slow
+def test_a_long_request_is_answered_across_a_swap(registry: Registry, served: Served) -> None:
+    old, version = served.version(), registry.add()
+    rows = [ROW | {"cv_pt": f"java spring {i} " * 30} for i in range(6000)]
+    body = {"dataframe_records": rows, "params": {"reasons": 20}}
+    with ThreadPoolExecutor(2) as clients:
+        asked = [clients.submit(served.post, body) for _ in range(2)]
+        time.sleep(1)
+        registry.promote(version)
+        served.answers_with(version)
+        answers = [answer.result() for answer in asked]
+    assert [answer.status_code for answer in answers] == [200, 200]
+    # the old version's worker finished what it had begun
+    assert {a.json()["predictions"][0]["model_version"] for a in answers} <= {old, version}
+
+
+@pytest.mark.slow
+def test_a_version_deleted_while_it_comes_up_does_not_stop_what_follows(
+    registry: Registry, served: Served
+) -> None:
+    old, version = served.version(), registry.add()
+    registry.promote(version)
+    wait_for(lambda: served.status().get("next_version") == version)
+    registry.client.delete_registered_model_alias("jobmatch", "production")
+    registry.client.delete_model_version("jobmatch", str(version))
+    wait_for(lambda: served.status().get("state") == "ready")
+    registry.promote(old)
+    served.answers_with(old)
 
 
 @pytest.mark.slow
