@@ -85,7 +85,8 @@ def _mlflow(store: str, port: int, folder: Path) -> Service:
     ]  # fmt: skip
     # not on the command line, where other users of this machine could read a password in it
     return Service(MLFLOW, command, "127.0.0.1", port, "MLFLOW_PORT", {
-        "MLFLOW_BACKEND_STORE_URI": store, "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"})
+        "MLFLOW_BACKEND_STORE_URI": store, "MLFLOW_REGISTRY_STORE_URI": store,
+        "MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false", "PYTHONWARNINGS": "ignore"})
 
 
 def _port(environment: Mapping[str, str]) -> int:

@@ -6,19 +6,28 @@
 the entry point ends: a run that is deleted meanwhile makes it fail. So the run of a service is
 moved to the experiment `services`; on a tracking server, which cannot move runs, it is deleted
 when `mlflow run` has ended.
+
+A SIGTERM to `mlflow run` ends that process and no other. So a process of ours, started afresh
+because MLflow would take 175 MB of it, stays between and ends the service with `mlflow run`.
 """
 
 import logging
 import os
+import signal
 import subprocess  # a list of our own, never a shell  # nosec B404
 import sys
 import time
+from collections.abc import Sequence
+from contextlib import suppress
+from types import FrameType
 
 from gateway.settings import PROJECT
+from serving.lifeline import end_with_parent
 from stack.ancestry import RUN, Ancestor, ancestors
 
 EXPERIMENT = "services"
-_DELETE = "--delete-after"
+_DELETE, _WATCH = "--delete-after", "--watch"
+SECONDS_TO_END = 9.0
 
 
 def unlist_run() -> None:
@@ -76,19 +85,50 @@ def _delete_after(outer: Ancestor, run_id: str) -> None:
     MlflowClient().delete_run(run_id)
 
 
+def watch(line: Sequence[Ancestor], command: Sequence[str]) -> int:
+    """Run the command until it ends, a signal asks it to, or one of the ancestors is gone; its exit
+    status."""
+    own = os.getpid()
+    try:
+        process = subprocess.Popen(  # a list, never a shell  # nosec B603
+            command, preexec_fn=lambda: end_with_parent(own, signal.SIGTERM))
+    except OSError as error:
+        sys.exit(f"error: {command[0]} cannot be started: {error.strerror}")
+
+    def pass_on(number: int, frame: FrameType | None) -> None:
+        process.send_signal(number)
+
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, pass_on)
+    while process.poll() is None and all(ancestor.is_alive() for ancestor in line):
+        with suppress(subprocess.TimeoutExpired):
+            process.wait(0.5)
+    if process.poll() is None:
+        process.terminate()
+        try:
+            process.wait(SECONDS_TO_END)
+        except subprocess.TimeoutExpired:
+            process.kill()
+    return process.wait()
+
+
 def main() -> None:
-    """Take the run out of sight and become the command that the arguments name."""
+    """Take the run out of sight and run the command that the arguments name."""
     command = sys.argv[1:]
     if not command:
         sys.exit("error: say which command to run: python -m stack.unlisted COMMAND …")
     if command[0] == _DELETE:
         _delete_after(Ancestor(int(command[1]), command[2]), command[3])
         return
+    if command[0] == _WATCH:
+        line = [Ancestor(int(pid), started) for pid, _, started in
+                (each.partition(":") for each in command[1].split(",") if each)]
+        sys.exit(watch(line, command[2:]))
+    line = ancestors()
     unlist_run()
-    try:
-        os.execvp(command[0], command)  # a list, never a shell  # noqa: S606  # nosec B606
-    except OSError as error:
-        sys.exit(f"error: {command[0]} cannot be started: {error.strerror}")
+    told = ",".join(f"{ancestor.pid}:{ancestor.started}" for ancestor in line)
+    os.execv(sys.executable, [  # a list, never a shell  # noqa: S606  # nosec B606
+        sys.executable, "-m", "stack.unlisted", _WATCH, told, *command])
 
 
 if __name__ == "__main__":

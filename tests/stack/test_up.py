@@ -256,6 +256,26 @@ def test_the_run_of_a_service_does_not_lie_among_the_trainings(
             assert len(client.search_runs([services.experiment_id])) == 1
 
 
+@pytest.mark.parametrize("how", [signal.SIGTERM, signal.SIGKILL])
+def test_serve_ends_with_its_mlflow_run_however_that_ends(
+    store: Store, tmp_path: Path, how: signal.Signals
+) -> None:
+    port = free_port()
+    environment = store.environment() | BYTECODE | {
+        "MODEL_PORT": str(port), "MODEL_STATE": str(tmp_path / "model")}
+    run = subprocess.Popen(
+        [sys.executable, "-m", "mlflow", "run", ".", "-e", "serve", "--env-manager", "local"],
+        cwd=PROJECT, env=environment, start_new_session=True)
+    health = f"http://127.0.0.1:{port}/health"
+    try:
+        wait_for(lambda: _answers(health), 120)
+        run.send_signal(how)  # to this process, and to none of those below it
+        run.wait(10)
+        wait_for(lambda: not _answers(health), 12)
+    finally:
+        subprocess.run(["pkill", "-KILL", "-s", str(run.pid)], check=False)
+
+
 def test_only_processes_that_carry_the_mark_are_found() -> None:
     with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE,
                           env=os.environ | {MARK: "a test of it"}) as marked:
