@@ -23,7 +23,9 @@ _FENCED = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 BLOCKS = _FENCED.findall(README)
 COMMANDS = [line for language, block in BLOCKS if language == "bash"
             for line in re.sub(r"\\\n\s*", " ", block).splitlines() if line.strip()]
-STARTS = {"mlflow server": 5001, "-e serve": 5002, "-e gateway": 5000}
+CALLS = next(block for language, block in BLOCKS if language == "console" and "curl" in block)
+"""What the README asks the running stack, each call followed by its answer."""
+STARTS = {"mlflow server": 5001, "-e serve": 5002, "-e gateway": 5000, "-e up": 5000}
 """Commands that run until they are stopped, and the port each answers on."""
 
 
@@ -65,6 +67,8 @@ def test_both_places_pin_the_same_mlflow() -> None:
 @pytest.fixture(scope="module")
 def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A clone of what is checked out, committed or not, with a bare virtual environment."""
+    from benchmarks.compare import write_pairs  # MLflow and matplotlib: for this test only
+
     folder = tmp_path_factory.mktemp("fresh") / "jobmatch"
     listed = subprocess.run(
         ["git", "ls-files", "--cached", "--others", "--exclude-standard"],
@@ -75,6 +79,7 @@ def clone(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
             shutil.copy(PROJECT / name, folder / name)
     subprocess.run([sys.executable, "-m", "venv", folder / ".venv"], check=True)
     generate.generate(80, 100, 300, seed=3, out=folder / "theirs")
+    write_pairs(folder / "data" / "sample", folder / "pairs.parquet", rows=500)
     yield folder
 
 
@@ -91,18 +96,41 @@ def runs_until_stopped(command: str) -> int | None:
 
 
 def started(clone: Path, command: str, port: int) -> subprocess.Popen[bytes]:
-    process = subprocess.Popen(["bash", "-c", command], cwd=clone, env=environment(clone),
-                               start_new_session=True)
+    with (clone / "started.log").open("wb") as log:
+        process = subprocess.Popen(["bash", "-c", command], cwd=clone, env=environment(clone),
+                                   start_new_session=True, stdout=log, stderr=log)
     for _ in range(240):
         time.sleep(0.5)
+        path = "ready" if "-e up" in command else "health"
         try:
-            urllib.request.urlopen(f"http://127.0.0.1:{port}/health", timeout=2)
-        except urllib.error.HTTPError:
-            return process
-        except OSError:
+            urllib.request.urlopen(f"http://127.0.0.1:{port}/{path}", timeout=2)
+        except (OSError, urllib.error.HTTPError):
             continue
         return process
     raise AssertionError(f"nothing answers on port {port}: {command}")
+
+
+def require_answers(clone: Path) -> None:
+    """Make the README's calls with the password that the start showed: each answer has the fields
+    that the README shows, whatever their values."""
+    said = (clone / "started.log").read_text(encoding="utf-8")
+    password = re.search(r"'admin' with the password (\S+)", said)
+    assert password, said
+    script, shown = [], []
+    for line in CALLS.splitlines():
+        if line.startswith("$ "):
+            script += [line.removeprefix("$ "), "echo; echo ----"]
+            shown.append("")
+        else:
+            shown[-1] += line
+    done = subprocess.run(["bash", "-c", "\n".join(script)], cwd=clone, capture_output=True,
+                          text=True, check=True, timeout=120,
+                          env=environment(clone) | {"PASSWORD": password.group(1)})
+    answers = done.stdout.split("----")
+    assert len(answers) == len(shown) + 1
+    for answer, expected in zip(answers, shown, strict=False):
+        fields = set(re.findall(r'"(\w+)":', expected))
+        assert fields <= set(re.findall(r'"(\w+)":', answer)), (expected, answer)
 
 
 def stop(process: subprocess.Popen[bytes]) -> None:
@@ -126,6 +154,9 @@ def test_every_command_of_the_readme_runs_in_a_fresh_clone(clone: Path) -> None:
             port = runs_until_stopped(command)
             if port:
                 running.append(started(clone, command, port))
+                if "-e up" in command:
+                    require_answers(clone)
+                    stop(running.pop())
                 continue
             done = subprocess.run(["bash", "-c", command], cwd=clone, env=environment(clone),
                                   capture_output=True, text=True, timeout=900, check=False)
