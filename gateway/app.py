@@ -20,6 +20,11 @@ from gateway.users import Users
 class _App(OpenAPI):
     request_class = JsonRequest
 
+    def generate_spec_json(self) -> None:
+        super().generate_spec_json()
+        settings = self.extensions[EXTENSION].settings
+        openapi.complete(self.spec_json, metrics_token=bool(settings.metrics_token))
+
 
 def build(settings: Settings | None = None) -> Flask:
     """The application; without `settings` they are read, and a fault in them ends the process.
@@ -74,7 +79,10 @@ def prepare(settings: Settings) -> None:
 
     Done again and again without harm. Raises SettingsError when something is missing or wrong.
     """
-    state.prepare(settings.state_dir)
+    ours = {"users.db": settings.database_url, "limits.db": settings.limits_url}
+    state.prepare(
+        settings.state_dir, private=[name for name, elsewhere in ours.items() if not elsewhere]
+    )
     keys.load(settings)
     cli.first_start(settings)
 

@@ -16,35 +16,55 @@ INFO = Info(
     description="Log in, train, score candidates for vacancies, rank them, promote versions.",
 )
 SECURITY_SCHEMES: dict[str, Any] = {
-    "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"}
+    "token": {"type": "http", "scheme": "bearer", "bearerFormat": "JWT"},
+    "metrics": {"type": "http", "scheme": "bearer", "description": "GATEWAY_METRICS_TOKEN"},
 }
 
 Headers = dict[str, dict[str, Any]]
 
-_REQUEST_ID: Headers = {"X-Request-ID": {"schema": {"type": "string"}}}
+REQUEST_ID: Headers = {"X-Request-ID": {"required": True, "schema": {"type": "string"}}}
+LOCATION: Headers = {"Location": {"schema": {"type": "string"}}}
 _RETRY_AFTER: Headers = {"Retry-After": {"description": "seconds", "schema": {"type": "integer"}}}
 _CHALLENGE: Headers = {"WWW-Authenticate": {"schema": {"type": "string"}}}
+_HEADERS = {401: _CHALLENGE, 429: _RETRY_AFTER, 503: _RETRY_AFTER}
 
 
-def problems(*statuses: int) -> dict[str | int, Any]:
-    """The error answers of a view, besides those that every view has."""
-    return {str(status): _problem(status) for status in (*statuses, 429, 500)}
+def problems(
+    *statuses: int, limited: bool = True, more: dict[int, Headers] | None = None
+) -> dict[str | int, Any]:
+    """The error answers of a view, besides those that every view has.
+
+    `more` are headers of some of them.
+    """
+    every = [*statuses, 500]
+    if limited:
+        every.append(429)
+    if 413 in statuses:  # it has a body, which may come too slowly
+        every.append(408)
+    return {
+        str(status): _problem(status, (more or {}).get(status, {})) for status in sorted(every)
+    }
 
 
-def _problem(status: int) -> dict[str, Any]:
+def _problem(status: int, more: Headers) -> dict[str, Any]:
     titles = [title for code, title in TITLES.values() if code == status]
-    headers = dict(_REQUEST_ID)
-    if status == 429:
-        headers |= _RETRY_AFTER
-    if status == 401:
-        headers |= _CHALLENGE
     return {
         "description": "; or ".join(titles),
-        "headers": headers,
+        "headers": _HEADERS.get(status, {}) | more,
         "content": {
             MEDIA_TYPE: {"schema": {"$ref": f"#/components/schemas/{ProblemDetails.__name__}"}}
         },
     }
+
+
+def complete(description: dict[str, Any], *, metrics_token: bool) -> None:
+    """Add what is the same for every answer, and what depends on the settings."""
+    for path, operations in description["paths"].items():
+        for operation in operations.values():
+            for response in operation["responses"].values():
+                response["headers"] = response.get("headers", {}) | REQUEST_ID
+            if path == "/metrics" and metrics_token:
+                operation["security"] = [{"metrics": []}]
 
 
 def text(description: str, media_type: str) -> Response:

@@ -2,15 +2,15 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 from gateway.settings import SettingsError
 
 
-def prepare(directory: Path) -> None:
-    """Make the state directory (mode 700).
+def prepare(directory: Path, *, private: Iterable[str] = ()) -> None:
+    """Make the state directory (mode 700), and files in it that only their owner can read.
 
     Raises SettingsError when it cannot be written.
     """
@@ -19,6 +19,8 @@ def prepare(directory: Path) -> None:
         probe = directory / f".writable-{os.getpid()}"
         probe.touch()
         probe.unlink()
+        for name in private:
+            keep_private(directory / name)
     except OSError as error:
         raise SettingsError(
             f"GATEWAY_STATE_DIR: {directory} cannot be written ({error.strerror})"
@@ -28,9 +30,25 @@ def prepare(directory: Path) -> None:
 @contextmanager
 def exclusive(path: Path) -> Iterator[None]:
     """Hold the lock file `path`; waits for another process that holds it."""
-    with path.open("a") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(descriptor)
+
+
+def keep_private(path: Path) -> None:
+    """Make the file if it is missing, and see that only its owner can read it.
+
+    SQLite gives the files that it puts beside a database the mode of the database.
+    """
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(descriptor).st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
 
 
 def write_private(path: Path, text: str) -> None:

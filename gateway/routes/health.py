@@ -17,7 +17,7 @@ blueprint = APIBlueprint("health", __name__)
 EXPOSITION = "text/plain; version=0.0.4; charset=utf-8"
 
 
-@blueprint.get("/health", summary="Alive", responses={200: Alive, **problems()})
+@blueprint.get("/health", summary="Alive", responses={200: Alive, **problems(limited=False)})
 @public
 def health() -> Response:
     """Answers while the gateway lives, whatever becomes of the servers behind it."""

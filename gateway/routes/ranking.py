@@ -27,7 +27,7 @@ COLUMNS = list(Vacancy.model_fields)
 @blueprint.post(
     "/rank",
     summary="Rank candidates for a vacancy",
-    responses={200: Ranking, **problems(400, 401, 403, 413, 415, 422, 502, 503, 504)},
+    responses={200: Ranking, **problems(400, 401, 403, 409, 413, 415, 422, 502, 503, 504)},
 )
 @requires("recruiter")
 def rank(body: RankingRequest, query: RankingQuery) -> Response:
