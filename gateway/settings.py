@@ -1,6 +1,7 @@
 """Configuration: read once, from the environment and `.env`, into one frozen object."""
 
 import os
+import re
 import sys
 from pathlib import Path
 from typing import Annotated, Literal, NoReturn, Self
@@ -52,6 +53,8 @@ def _named_values(value: object) -> object:
     pairs = [part.strip().partition(":") for part in value.split(",") if part.strip()]
     if any(not name or not rest for name, _, rest in pairs):
         raise ValueError("must be kid:key pairs separated by commas")
+    if len({name for name, _, _ in pairs}) < len(pairs):
+        raise ValueError("names a key twice")
     return {name: rest for name, _, rest in pairs}
 
 
@@ -167,7 +170,8 @@ def load(env_file: Path | None = None) -> Settings:
     """
     path = env_file or Path(".env")
     known = variables()
-    seen = set(os.environ) | set(dotenv_values(path) if path.is_file() else {})
+    seen = {name for name, value in os.environ.items() if not _from_kubernetes(name, value)}
+    seen |= set(dotenv_values(path) if path.is_file() else {})
     if unknown := sorted(v for v in seen if v.startswith(PREFIX) and v not in known):
         raise SettingsError(f"{unknown[0]} is not a setting of the gateway: see .env.example")
     try:
@@ -179,6 +183,16 @@ def load(env_file: Path | None = None) -> Settings:
         by_field = {field: variable for variable, field in known.items()}
         name = by_field.get(where, where if where in known else where.upper())
         raise SettingsError(f"{name}: {reason}" if name else reason) from None
+
+
+_SERVICE = re.compile(
+    r"GATEWAY_(SERVICE_HOST|SERVICE_PORT(_[A-Z0-9_]+)?|PORT(_\d+_(TCP|UDP|SCTP)(_(PROTO|PORT|ADDR))?)?)"
+)
+
+
+def _from_kubernetes(name: str, value: str) -> bool:
+    """Whether this is what Kubernetes tells every pod of a Service that is named `gateway`."""
+    return bool(_SERVICE.fullmatch(name)) and (name != "GATEWAY_PORT" or "://" in value)
 
 
 def exit_with(error: Exception) -> NoReturn:
