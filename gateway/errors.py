@@ -18,6 +18,7 @@ from pydantic import ValidationError
 from werkzeug.exceptions import ClientDisconnected, HTTPException
 
 from gateway.audit import AuditError
+from gateway.schemas import Pairs
 from gateway.users import UsersUnavailableError
 
 _log = logging.getLogger("gateway.errors")
@@ -100,8 +101,12 @@ def render(problem: Problem, request_id: str) -> str:
 def from_validation(error: ValidationError) -> Problem:
     """Which fields are wrong and why, without what was in them."""
     found = error.errors(include_input=False, include_url=False, include_context=False)
-    listed = [{"field": _field_name(e["loc"]), "reason": _reason(e)} for e in found]
-    listed = listed[:MAXIMUM_LISTED]
+    # where a body is one of two kinds, the kind comes first, which is no field
+    skipped = 1 if error.title == Pairs.__name__ else 0
+    listed = [
+        {"field": _field_name(e["loc"][skipped:]), "reason": _reason(e)}
+        for e in found[:MAXIMUM_LISTED]
+    ]
     first = listed[0]
     where = first["field"] or "the body"
     return Problem("invalid-field", f"{where}: {first['reason']}", {"errors": listed})
@@ -110,7 +115,6 @@ def from_validation(error: ValidationError) -> Problem:
 def register(app: Flask) -> None:
     """Make every error of `app` a problem."""
     app.register_error_handler(Problem, answer)
-    app.register_error_handler(ValidationError, lambda e: answer(from_validation(e)))
     app.register_error_handler(RateLimitExceeded, _too_many)
     app.register_error_handler(ClientDisconnected, lambda _: answer(
         Problem("slow-body", "the body did not arrive in time, or not completely")))
@@ -163,16 +167,13 @@ def unexpected(error: BaseException, request_id: str) -> Problem:
     return Problem("internal", "quote the request id when you report this")
 
 
-_UNION_TAGS = {"one", "many"}
-
-
 def _field_name(location: tuple[int | str, ...]) -> str:
     """`candidates[3].cv_pt`; a name that the client made up is cut and cleaned."""
     name = ""
     for part in location:
         if isinstance(part, int):
             name += f"[{part}]"
-        elif part not in _UNION_TAGS:
+        else:
             clean = re.sub(r"[^\w.-]", "?", part)[:40]
             name += f".{clean}" if name else clean
     return name

@@ -192,6 +192,8 @@ class PoolRow(RankedCandidate):
 
 
 Count = Annotated[int, Field(ge=1, le=1_000_000), INTEGRAL]
+# a decimal above 0
+_POSITIVE = r"(0{0,5}[1-9][0-9]{0,5}(\.[0-9]{1,9})?|0{1,6}\.0{0,8}[1-9][0-9]{0,8})"
 NgramRange = Literal["1,1", "1,2", "2,2"]
 
 
@@ -216,7 +218,7 @@ class TrainingParameters(_In):
     latent_dimensions: Annotated[int, Field(ge=1, le=500), INTEGRAL] | None = None
     grid_search_c_values: str | None = Field(
         default=None, max_length=200, examples=["0.1,1,10"],
-        pattern=r"^[0-9]{1,6}(\.[0-9]{1,9})?(,[0-9]{1,6}(\.[0-9]{1,9})?){0,19}$",
+        pattern=f"^{_POSITIVE}(,{_POSITIVE}){{0,19}}$",
     )  # fmt: skip
     grid_search_cv: Annotated[int, Field(ge=2, le=50), INTEGRAL] | None = None
     grid_search_scoring: (
