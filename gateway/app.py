@@ -79,7 +79,10 @@ def prepare(settings: Settings) -> None:
 
     Done again and again without harm. Raises SettingsError when something is missing or wrong.
     """
-    state.prepare(settings.state_dir)
+    ours = {"users.db": settings.database_url, "limits.db": settings.limits_url}
+    state.prepare(
+        settings.state_dir, private=[name for name, elsewhere in ours.items() if not elsewhere]
+    )
     keys.load(settings)
     cli.first_start(settings)
 

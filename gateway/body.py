@@ -29,7 +29,7 @@ class JsonRequest(Request):
 
         Raises Problem whatever `silent` says: 408, 413, 415, 400 for broken JSON.
         """
-        data = self.get_data()
+        data = self.get_data(cache=False)  # nothing reads it twice
         self._require_complete(data)
         if not data:
             return {}

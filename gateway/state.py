@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -11,8 +11,8 @@ from gateway.settings import SettingsError
 DATABASES = ("users.db", "limits.db")
 
 
-def prepare(directory: Path) -> None:
-    """Make the state directory (mode 700), and its databases for nobody else to read.
+def prepare(directory: Path, *, private: Iterable[str] = ()) -> None:
+    """Make the state directory (mode 700), and files in it that only their owner can read.
 
     Raises SettingsError when it cannot be written.
     """
@@ -21,7 +21,7 @@ def prepare(directory: Path) -> None:
         probe = directory / f".writable-{os.getpid()}"
         probe.touch()
         probe.unlink()
-        for name in DATABASES:
+        for name in private:
             keep_private(directory / name)
     except OSError as error:
         raise SettingsError(

@@ -7,7 +7,7 @@ they say in an error stays here: the caller gets a Problem in our own words.
 import json
 import logging
 from collections.abc import Iterator
-from typing import Any, Self
+from typing import Any, Self, cast
 
 import requests
 from pydantic import TypeAdapter, ValidationError
@@ -24,6 +24,7 @@ _log = logging.getLogger("gateway.upstream")
 CONNECT_SECONDS = 3.0
 MAXIMUM_UPSTREAM_BYTES = 8 * 1024 * 1024
 """What the model server is sent at most in one request (it takes four times as much)."""
+PIECE_BYTES = 64 * 1024
 
 _SCORES = TypeAdapter(list[Score])
 _POOL_ROWS = TypeAdapter(list[PoolRow])
@@ -103,7 +104,7 @@ class ModelServer:
         self, columns: list[str], rows: list[list[str]], params: dict[str, float],
         answer: TypeAdapter,
     ) -> list:  # fmt: skip
-        response = self._send("POST", "/invocations", _encoded(columns, rows, params))
+        response = self._send("POST", "/invocations", _Rows(columns, rows, params))
         if response.status_code == 503:
             if self.state().state == "waiting":
                 raise no_model()
@@ -121,10 +122,11 @@ class ModelServer:
             _log.error("the model server's answer does not follow the contract")
             raise Problem("upstream-failed", "the model server's answer makes no sense") from None
 
-    def _send(self, method: str, path: str, body: bytes | None = None) -> requests.Response:
+    def _send(self, method: str, path: str, body: "_Rows | None" = None) -> requests.Response:
         try:
             return self._session.request(
-                method, self._url + path, data=body, timeout=self._timeout, allow_redirects=False,
+                method, self._url + path, data=cast(Any, body), timeout=self._timeout,
+                allow_redirects=False,
                 headers={"Content-Type": "application/json"} if body else None,
             )  # fmt: skip
         except requests.Timeout:
@@ -136,18 +138,37 @@ class ModelServer:
             raise Problem("upstream-failed", "the model server does not answer") from None
 
 
-def _encoded(columns: list[str], rows: list[list[str]], params: dict[str, float]) -> bytes:
-    """The request's body. Raises Problem before it is larger than what is sent at most."""
-    head = f'{{"dataframe_split": {{"columns": {json.dumps(columns)}, "data": ['.encode()
-    tail = f']}}, "params": {json.dumps(params)}}}'.encode()
-    pieces, room = [], MAXIMUM_UPSTREAM_BYTES - len(head) - len(tail)
-    for row in rows:
-        # not escaped to ASCII: that would make Portuguese texts up to three times as long
-        pieces.append(json.dumps(row, ensure_ascii=False).encode())
-        room -= len(pieces[-1]) + 1
-        if room < 0:
-            raise _too_large()
-    return head + b",".join(pieces) + tail
+class _Rows:
+    """The body of a request to score, which is never in memory as a whole.
+
+    In a ranking it is many times as large as what came in. It can be sent again, for a retry.
+    """
+
+    def __init__(
+        self, columns: list[str], rows: list[list[str]], params: dict[str, float]
+    ) -> None:
+        """Raises Problem when it would be larger than what is sent at most."""
+        self._head = f'{{"dataframe_split": {{"columns": {json.dumps(columns)}, "data": ['.encode()
+        self._rows = rows
+        self._tail = f']}}, "params": {json.dumps(params)}}}'.encode()
+        self._length = 0
+        for piece in self:
+            self._length += len(piece)
+            if self._length > MAXIMUM_UPSTREAM_BYTES:
+                raise _too_large()
+
+    def __len__(self) -> int:
+        return self._length
+
+    def __iter__(self) -> Iterator[bytes]:
+        piece = bytearray(self._head)
+        for n, row in enumerate(self._rows):
+            # not escaped to ASCII: that would make Portuguese texts up to three times as long
+            piece += (b"," if n else b"") + json.dumps(row, ensure_ascii=False).encode()
+            if len(piece) > PIECE_BYTES:
+                yield bytes(piece)
+                piece.clear()
+        yield bytes(piece + self._tail)
 
 
 def _too_large() -> Problem:

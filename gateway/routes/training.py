@@ -19,20 +19,15 @@ from gateway.training import ERROR_TAG, tags_of
 
 blueprint = APIBlueprint("training", __name__, abp_security=SECURITY)
 
-_STARTING = {
-    202: {
-        "description": "Started",
-        "headers": LOCATION,
-        "content": {
-            "application/json": {
-                "schema": {"$ref": f"#/components/schemas/{TrainingStarted.__name__}"}
-            }
-        },
+_STARTED = {
+    "description": "Started",
+    "headers": LOCATION,
+    "content": {
+        "application/json": {"schema": {"$ref": f"#/components/schemas/{TrainingStarted.__name__}"}}
     },
-    **problems(
-        400, 401, 403, 409, 413, 415, 422, 502, 503, 504, more={409: LOCATION}
-    ),
 }
+_OTHERWISE = (401, 403, 409, 502, 503, 504)
+_BUSY = {409: LOCATION}
 
 
 @blueprint.post(
@@ -48,7 +43,7 @@ _STARTING = {
             },
         }
     ),
-    responses=_STARTING,
+    responses={202: _STARTED, **problems(400, 413, 415, 422, *_OTHERWISE, more=_BUSY)},
 )
 @requires("trainer")
 def start(body: TrainingParameters) -> Response:
@@ -60,7 +55,7 @@ def start(body: TrainingParameters) -> Response:
     "/train",
     summary="Start a training with the usual parameters",
     deprecated=True,
-    responses=_STARTING,
+    responses={202: _STARTED, **problems(*_OTHERWISE, more=_BUSY)},
 )
 @requires("trainer")
 def start_as_before() -> Response:

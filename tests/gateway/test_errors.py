@@ -8,6 +8,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 
 from gateway.errors import TITLES
+from gateway.schemas import Alive
 from tests.gateway.conftest import PAIR, bearer, parts, problem
 from tests.gateway.doubles.spoiled_model import SpoiledModel
 from tests.gateway.servers import PASSWORD, ServedModel
@@ -92,6 +93,24 @@ def test_field_names_that_the_client_made_up_are_cut_and_cleaned(app: Flask) -> 
     (error,) = problem(answer, 422, "invalid-field")["errors"]
     assert "<" not in error["field"]
     assert len(error["field"]) <= 40
+
+
+@pytest.mark.parametrize("name", ["one", "many"])
+def test_unknown_field_is_named_whatever_it_is_called(app: Flask, name: str) -> None:
+    single = problem(post(app, json.dumps({**PAIR, name: 1})), 422, "invalid-field")
+    assert [error["field"] for error in single["errors"]] == [name]
+    listed = problem(post(app, json.dumps([PAIR, {**PAIR, name: 1}])), 422, "invalid-field")
+    assert [error["field"] for error in listed["errors"]] == [f"[1].{name}"]
+    login = app.test_client().post("/login", json={"username": "a", "password": "b", name: 1})
+    assert problem(login, 422, "invalid-field")["errors"][0]["field"] == name
+
+
+def test_value_of_our_own_that_is_not_valid_is_500(
+    app: Flask, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # a fault that cannot be made from outside
+    monkeypatch.setattr(parts(app).model, "state", lambda: Alive.model_validate({"status": 5}))
+    problem(app.test_client().get("/ready"), 500, "internal")
 
 
 def test_values_are_never_echoed(app: Flask) -> None:

@@ -3,12 +3,14 @@
 import re
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
 
+from gateway import create_app
 from tests.gateway import servers
 from tests.gateway.conftest import parts, register_version
 from tests.gateway.servers import KEY, PASSWORD, ServedModel
@@ -44,6 +46,32 @@ def test_what_needs_a_token_says_so(app: Flask, client: FlaskClient) -> None:
             for status, response in operation["responses"].items():
                 if status[0] in "45":
                     assert list(response["content"]) == ["application/problem+json"]
+
+
+def test_what_is_described_is_what_is_answered(app: Flask, client: FlaskClient) -> None:
+    description = client.get("/openapi.json").get_json()
+    for path, methods in description["paths"].items():
+        for method, operation in methods.items():
+            responses = operation["responses"]
+            assert ("408" in responses) == ("requestBody" in operation), (method, path)
+            assert ("429" in responses) == (path != "/health"), path
+            for status, response in responses.items():
+                assert "X-Request-ID" in response["headers"], (method, path, status)
+                if status in ("429", "503"):
+                    assert "Retry-After" in response["headers"]
+    assert "409" in description["paths"]["/rank"]["post"]["responses"]
+    for method in ("get", "post"):
+        assert "Location" in description["paths"]["/train"][method]["responses"]["409"]["headers"]
+
+
+def test_metrics_need_their_token_where_there_is_one(settle: Callable) -> None:
+    client = create_app(settle(metrics_token="a long metrics token")).test_client()
+    description = client.get("/openapi.json").get_json()
+    assert description["paths"]["/metrics"]["get"]["security"] == [{"metrics": []}]
+    assert description["components"]["securitySchemes"]["metrics"]["scheme"] == "bearer"
+    assert client.get("/metrics").status_code == 401
+    headers = {"Authorization": "Bearer a long metrics token"}
+    assert client.get("/metrics", headers=headers).status_code == 200
 
 
 def test_page_needs_nothing_from_elsewhere(client: FlaskClient) -> None:

@@ -4,6 +4,8 @@ import json
 import socket
 import time
 from collections.abc import Iterator
+from contextlib import closing
+from http.client import HTTPConnection
 from pathlib import Path
 
 import pytest
@@ -142,11 +144,13 @@ def test_stranger_that_drips_is_answered_at_once(url: str) -> None:
 
 
 def test_refused_request_whose_body_is_there_keeps_its_connection(url: str) -> None:
-    request = (b"POST /predict HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\n\r\n{}")
-    with connect(url) as sock:
+    port = int(url.rpartition(":")[2])
+    with closing(HTTPConnection("127.0.0.1", port, timeout=10)) as connection:
         for _ in range(3):
-            sock.sendall(request)
-            assert b" 401 " in sock.recv(65536).split(b"\r\n")[0]
+            connection.request("POST", "/predict", body=b"{}")
+            answer = connection.getresponse()
+            assert (answer.status, answer.will_close) == (401, False)
+            answer.read()
 
 
 def test_refused_upload_gets_its_answer_although_it_goes_on(url: str) -> None:

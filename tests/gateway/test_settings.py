@@ -77,3 +77,32 @@ def test_misspelt_variable_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("GATEWAY_LOGIN_LIMTI", "1/minute")
     with pytest.raises(SettingsError, match="GATEWAY_LOGIN_LIMTI"):
         load()
+
+
+def test_what_kubernetes_tells_of_a_service_named_gateway_is_ignored(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for variable, value in {
+        "GATEWAY_SERVICE_HOST": "10.0.0.5", "GATEWAY_SERVICE_PORT": "5000",
+        "GATEWAY_SERVICE_PORT_HTTP": "5000", "GATEWAY_PORT": "tcp://10.0.0.5:5000",
+        "GATEWAY_PORT_5000_TCP": "tcp://10.0.0.5:5000", "GATEWAY_PORT_5000_TCP_PROTO": "tcp",
+        "GATEWAY_PORT_5000_TCP_PORT": "5000", "GATEWAY_PORT_5000_TCP_ADDR": "10.0.0.5",
+    }.items():  # fmt: skip
+        monkeypatch.setenv(variable, value)
+    assert load().bind == "127.0.0.1:5000"
+
+
+@pytest.mark.parametrize("variable", ["GATEWAY_PORT", "GATEWAY_PORTS", "GATEWAY_SERVICE",
+                                      "GATEWAY_PORT_5000_TCP_X"])
+def test_variable_that_only_looks_like_kubernetes_is_refused(
+    monkeypatch: pytest.MonkeyPatch, variable: str
+) -> None:
+    monkeypatch.setenv(variable, "5000")
+    with pytest.raises(SettingsError, match=variable):
+        load()
+
+
+def test_key_that_is_named_twice_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("GATEWAY_JWT_KEYS", f"{KEY},k2:{'a' * 32},{KEY}")
+    with pytest.raises(SettingsError, match="GATEWAY_JWT_KEYS: names a key twice"):
+        load()
