@@ -8,8 +8,6 @@ from pathlib import Path
 
 from gateway.settings import SettingsError
 
-DATABASES = ("users.db", "limits.db")
-
 
 def prepare(directory: Path, *, private: Iterable[str] = ()) -> None:
     """Make the state directory (mode 700), and files in it that only their owner can read.
