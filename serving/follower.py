@@ -30,6 +30,7 @@ from serving.registry import (
     Registry,
     Unreachable,
 )
+from serving.server import GRACE_SECONDS
 from serving.settings import PROJECT, Settings, without_credentials
 from serving.state import READY, SWAPPING, WAITING, StateDirectory, Status, Version
 
@@ -218,22 +219,28 @@ class Follower:
         self._state.point(wanted)
         self._server.reload()
         try:
-            self._verify(wanted)
+            self._verify(wanted, self._replacing)
         except (Refused, NotNow):
             self._state.point(before)
             self._server.reload()
             if before is not None and before == self._serving:
                 with suppress(Refused, NotNow):
-                    self._verify(before)
+                    self._verify(before, self._replacing)
             raise
         self._state.mark_used(wanted)
 
-    def _verify(self, version: Version) -> None:
+    @property
+    def _replacing(self) -> float:
+        """Seconds that uvicorn may wait for the requests under way of the workers it replaces, one
+        after the other."""
+        return self._settings.workers * GRACE_SECONDS
+
+    def _verify(self, version: Version, extra: float = 0.0) -> None:
         """Wait until every worker has loaded the version and real requests are answered by it.
 
         Raises Refused when a worker cannot load it, NotNow when it takes too long.
         """
-        deadline = time.monotonic() + self._settings.swap_seconds
+        deadline = time.monotonic() + self._settings.swap_seconds + extra
         while True:
             loaded = list(self._state.worker_versions().values())
             if loaded == [version.number] * self._settings.workers and self._answered_by(version):

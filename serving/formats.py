@@ -100,7 +100,8 @@ class Reader:
 
     def _csv(self, body: bytes) -> Columns:
         try:
-            header = next(csv.reader(io.TextIOWrapper(io.BytesIO(body), "utf-8-sig")), [])
+            lines = csv.reader(io.TextIOWrapper(io.BytesIO(body), "utf-8-sig"))
+            header = next((line for line in lines if any(map(str.strip, line))), [])
         except UnicodeDecodeError as error:
             raise BadRequest(400, "the body is not UTF-8") from error
         except csv.Error as error:

@@ -63,8 +63,9 @@ class Registry:
     def tag(self, version: Version, name: str, value: str | None) -> None:
         """Set a tag of the version, or with None take it away; where there is no such version,
         nothing is to be done. Raises Unreachable, Forbidden."""
-        client, number = self._client(), str(version.number)
+        number = str(version.number)
         try:
+            client = self._client()
             if value is not None:
                 client.set_model_version_tag(MODEL, number, name, value)
             elif name in client.get_model_version(MODEL, number).tags:
