@@ -124,14 +124,15 @@ def _scored(
     chosen = range(group.first, group.last + 1)
     start = f.create_map(*[f.lit(value) for i in chosen
                            for value in (pairs.paths[i].name, pairs.starts[i])])
+    # Spark tells it as a part of an address, in which a space is %20; a plus is a plus there
+    name = f.url_decode(f.regexp_replace(f.col("_metadata.file_name"), r"\+", "%2B"))
     read = spark.read.parquet(*[_uri(pairs.paths[i]) for i in chosen])
-    texts = {name: f.coalesce(f.col(name).cast("string"), f.lit("")) for name in pairs.texts}
-    vacancy = [texts.get(name, f.lit("")) for name in (TITLE, *TEXTS[1:3])]
-    scores = score(f.struct(*[column.alias(name) for name, column in texts.items()]))
+    texts = {t: f.coalesce(f.col(t).cast("string"), f.lit("")) for t in pairs.texts}
+    vacancy = [texts.get(t, f.lit("")) for t in (TITLE, *TEXTS[1:3])]
+    scores = score(f.struct(*[column.alias(t) for t, column in texts.items()]))
     return read.select(
-        *[f.col(f"`{name}`") for name in pairs.carried.names],
-        (f.element_at(start, f.col("_metadata.file_name")) + f.col("_metadata.row_index"))
-        .alias("row"),
+        *[f.col(f"`{carried}`") for carried in pairs.carried.names],
+        (f.element_at(start, name) + f.col("_metadata.row_index")).alias("row"),
         f.substring(f.sha2(f.concat_ws("\x1f", *vacancy), 256), 1, 16).alias("vacancy"),
         scores.alias("scores"),
     ).select("*", "scores.*").drop("scores")
