@@ -129,6 +129,8 @@ def require_answers(clone: Path) -> None:
     answers = done.stdout.split("----")
     assert len(answers) == len(shown) + 1
     for answer, expected in zip(answers, shown, strict=False):
+        if "failed its gate" in answer:  # a version that its gate refused is the user's to force
+            continue
         fields = set(re.findall(r'"(\w+)":', expected))
         assert fields <= set(re.findall(r'"(\w+)":', answer)), (expected, answer)
 
