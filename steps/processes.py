@@ -24,16 +24,16 @@ def mark_own() -> None:
 
 def end_abandoned() -> None:
     """End, as KILLED, every RUNNING run of this host whose process is gone."""
-    client = mlflow.MlflowClient()
+    client, own = mlflow.MlflowClient(), socket.gethostname()
     experiments = [experiment.experiment_id for experiment in client.search_experiments()]
     running = client.search_runs(
         experiments,
         filter_string=f"attributes.status = 'RUNNING' and tags.`{PROCESS}` "
-        f"LIKE '{socket.gethostname()} %'",
+        f"LIKE '{own} %'",  # in which _ stands for any sign
     )
     for run in running:
-        _, number, started = run.data.tags[PROCESS].split(" ")
-        if _start_time(int(number)) != started:
+        host, number, started = run.data.tags[PROCESS].split(" ")
+        if host == own and _start_time(int(number)) != started:
             client.set_tag(run.info.run_id, "jobmatch.error", KILLED)
             client.set_terminated(run.info.run_id, "KILLED")
 
