@@ -118,7 +118,10 @@ def _cleaned(records: dict[str, Candidate]) -> pl.DataFrame:
     return pl.DataFrame(
         {
             "codigo": list(records),
-            "cv_pt": [without_name(r.cv_pt or "", r.infos_basicas.nome) for r in records.values()],
+            "cv_pt": [
+                without_name(r.cv_pt or "", r.infos_basicas.nome if r.infos_basicas else None)
+                for r in records.values()
+            ],
         },
         schema={"codigo": pl.String, "cv_pt": pl.String},
     ).with_columns(redact(pl.col("cv_pt")))
@@ -146,6 +149,7 @@ def pairs_table(
         schema=dict.fromkeys(("vaga", "candidato", "outcome", "data_candidatura"), pl.String),
     ).with_columns(_parsed("data_candidatura"))
     joined = rows.join(vacancies.select(vaga="codigo"), on="vaga", how="semi")
+    dated = sum(bool((row.data_candidatura or "").strip()) for _, row in flat)
     decided = {HIRED: 0, NOT_HIRED: 1, UNDECIDED: 2}
     pairs = (
         joined.with_row_index("order")
@@ -165,7 +169,7 @@ def pairs_table(
                 candidates, left_on="candidato", right_on="codigo", how="anti"
             ).height,
             "duplicate prospects": joined.height - pairs.height,
-            "prospects with an impossible date": rows["data_candidatura"].null_count(),
+            "prospects with an impossible date": dated - rows["data_candidatura"].count(),
             "prospects with an unknown outcome": sum(unknown.values()),
         },
         dict(unknown.most_common(MOST_OUTCOMES)),

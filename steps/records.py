@@ -69,7 +69,7 @@ class Candidate(msgspec.Struct):
     """One value of `applicants.json`."""
 
     cv_pt: Text
-    infos_basicas: CandidateBasics = msgspec.field(default_factory=CandidateBasics)
+    infos_basicas: CandidateBasics | None = None
 
 
 class Prospect(msgspec.Struct):

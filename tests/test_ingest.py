@@ -137,6 +137,20 @@ def test_unknown_vacancy_falls_away_and_unknown_candidate_stays(tmp_path: Path) 
     assert faults["prospects of an unknown vacancy"] == 1
 
 
+@pytest.mark.parametrize(("day", "impossible"), [
+    ("05-05-2021", 0), (None, 0), ("", 0), (" ", 0), ("0000-00-00", 1), ("31-02-2021", 1),
+])  # fmt: skip
+def test_a_date_that_may_be_missing_is_impossible_only_where_it_is_written(
+    tmp_path: Path, day: str | None, impossible: int
+) -> None:
+    row = prospect("a", "Prospect") | {"data_candidatura": day}
+    undated = prospect("b", "Prospect")
+    del undated["data_candidatura"]
+    table, faults, _ = pairs(tmp_path, row, undated)
+    assert faults["prospects with an impossible date"] == impossible
+    assert table["data_candidatura"].null_count() == (1 if day == "05-05-2021" else 2)
+
+
 def test_code_may_be_a_number(tmp_path: Path) -> None:
     table, _, _ = pairs(tmp_path, prospect(31000, "Prospect"))
     assert table["candidato"].to_list() == ["31000"]

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from steps.failure import StepError
+from steps.ingest import candidates_table
 from steps.records import FILES, HIRED, NOT_HIRED, OUTCOMES, UNDECIDED, Candidate, Vacancy, read
 
 VACANCY: dict[str, Any] = {
@@ -65,7 +66,18 @@ def test_personal_fields_never_become_objects(tmp_path: Path) -> None:
     }}), encoding="utf-8")  # fmt: skip
     found = read(path, Candidate)["7"]
     assert found.__struct_fields__ == ("cv_pt", "infos_basicas")
+    assert found.infos_basicas
     assert found.infos_basicas.__struct_fields__ == ("nome",)
+
+
+@pytest.mark.parametrize("basics", [
+    {}, {"infos_basicas": None}, {"infos_basicas": {}}, {"infos_basicas": {"nome": None}},
+])  # fmt: skip
+def test_candidate_without_a_name_is_tolerated(tmp_path: Path, basics: dict[str, Any]) -> None:
+    path = tmp_path / "applicants.json"
+    path.write_text(json.dumps({"7": {"cv_pt": "SAP", **basics}}), encoding="utf-8")
+    table, _ = candidates_table([read(path, Candidate)])
+    assert table["cv_pt"].to_list() == ["SAP"]
 
 
 def test_missing_file_is_named_with_what_the_folder_must_hold(tmp_path: Path) -> None:
