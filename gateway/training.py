@@ -240,7 +240,9 @@ class Trainings:
         ours = str(Path(sys.executable).parent)
         kept["PATH"] = os.pathsep.join([ours, *filter(None, [kept.get("PATH")])])
         kept |= {"MLFLOW_TRACKING_URI": self._settings.tracking_uri, "PYTHONUNBUFFERED": "1"}
-        kept.pop("MLFLOW_RUN_ID", None)
+        # a gateway that `mlflow run` started has a run and an experiment of its own
+        for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
+            kept.pop(name, None)
         if self._settings.tracking_username and self._settings.tracking_password:
             kept["MLFLOW_TRACKING_USERNAME"] = self._settings.tracking_username
             kept["MLFLOW_TRACKING_PASSWORD"] = self._settings.tracking_password.get_secret_value()

@@ -24,13 +24,14 @@ from jobmatch_pyfunc.contract import ACTIVITIES, CV, REQUIREMENTS, TITLE, signat
 from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
 from jobmatch_pyfunc.scoring import take
 from steps import features as feature_files
-from steps import featurize
+from steps import featurize, ingest
 from steps.corpus import Pairs
 from steps.described import DescribedModel, Vectoriser, fit_described
 from steps.evaluate import judge_all, judge_version, readable
 from steps.features import Features
 from steps.featurize import FeaturizeParameters
 from steps.fitting import Data, Fit, TrainParameters, fit
+from steps.ingest import IngestParameters
 from steps.judging import Held, Judgement, held, judge, model_contender, verdict
 from steps.parameters import PROJECT, select
 from steps.progress import Progress
@@ -143,6 +144,7 @@ def train(p: TrainParameters) -> None:
     """The whole of it."""
     warnings.simplefilter("ignore", ConvergenceWarning)
     folder = featurize.bring_about(select(FeaturizeParameters, p))
+    ingest.log_inputs(select(IngestParameters, p), "train")
     progress = Progress({"reading the features": 2, "fitting": 40, "fitting the baseline": 12,
                          "fitting on everything": 20, "judging": 14,
                          "logging and registering": 12})

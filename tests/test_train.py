@@ -109,6 +109,10 @@ def test_earlier_steps_are_nested_runs_with_their_seconds(trained: Trained) -> N
     assert parents["ingest"] == featurize.info.run_id
     assert "seconds_tokenising" in featurize.data.metrics
     assert "seconds_reading" in store.runs("ingest")[-1].data.metrics
+    read, used = (run.inputs.dataset_inputs for run in (
+        store.runs("ingest")[-1], client.get_run(trained.run.info.run_id)))
+    assert {d.dataset.digest for d in used} == {d.dataset.digest for d in read}
+    assert {d.dataset.name for d in used} == {"vacancies", "candidates", "pairs"}
 
 
 def test_model_has_signature_example_and_exact_requirements(trained: Trained) -> None:

@@ -340,6 +340,9 @@ def cluster(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Cluster
         cluster.condition = None
         monkeypatch.setenv("KUBECONFIG", str(tmp_path / "kubeconfig"))
         monkeypatch.setenv("DOCKER_HOST", docker_host)
+        # as in a gateway that `mlflow run` started: this run and experiment are not the training's
+        monkeypatch.setenv("MLFLOW_RUN_ID", "f" * 32)
+        monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", "999")
         monkeypatch.setenv("PATH", str(commands), prepend=os.pathsep)
         yield cluster
     signal.signal(signal.SIGINT, usual)
