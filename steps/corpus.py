@@ -72,8 +72,10 @@ class Corpus:
         key = _digest(terms, space)
         if key not in self._vectors:
             counts = self.counts(terms)
+            bodies = self.bodies @ counts
+            bodies.sort_indices()  # what is in order adds up faster
             self._vectors[key] = (
-                vacancy_vectors(counts[self.title], self.bodies @ counts, space),
+                vacancy_vectors(counts[self.title], bodies, space),
                 candidate_vectors(counts[self.cv], space))
         return self._vectors[key]
 

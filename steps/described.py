@@ -1,7 +1,7 @@
 """The described model, as a baseline: logistic regression on the TF-IDF of both job texts and of
 the CV, side by side."""
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from jobmatch_pyfunc.scoring import sigmoid, unit_rows
 from jobmatch_pyfunc.storage import read_json, write_json
 from steps.corpus import Corpus, Pairs
-from steps.fitting import TrainParameters, many_columns, search, side_by_side
+from steps.fitting import TrainParameters, side_by_side
+from steps.grid_search import many_columns, search
 
 FIELDS = ("activities", "requirements", "cv")
 
@@ -61,15 +62,15 @@ def fit_described(
     """Fit on the joined training pairs, with the same grid over C; with `fixed`, at its C."""
     x = _side_by_side(vectorisers, corpus, pairs)
     c = _best_c(x, corpus, pairs, p) if fixed is None else fixed.c
-    model = many_columns(c, p).fit(x, pairs.hired)
+    model = many_columns(c, p.grid).fit(x, pairs.hired)
     return DescribedModel(vectorisers, model.coef_[0].tolist(), float(model.intercept_[0]), c)
 
 
 def _best_c(x: sp.csr_matrix, corpus: Corpus, pairs: Pairs, p: TrainParameters) -> float:
     posting = corpus.postings[pairs.vacancy]
     folds = min(p.grid_search_cv, len(np.unique(posting[pairs.hired == 1])))
-    p = p.model_copy(update={"grid_search_cv": max(folds, 2)})
-    grid, _ = search(x, pairs.hired, posting, np.ones(len(pairs)), p, p.grid_search_c_values)
+    how = replace(p.grid, folds=max(folds, 2))
+    grid, _ = search(x, pairs.hired, posting, np.ones(len(pairs)), how)
     return grid.best_c
 
 

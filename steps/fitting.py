@@ -8,14 +8,13 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import get_scorer, roc_auc_score
-from sklearn.model_selection import GroupKFold
-from sklearn.utils import check_random_state
+from sklearn.metrics import roc_auc_score
 
 from jobmatch_pyfunc.scoring import Candidates, Scorer, Space, Vacancies, Weights, sigmoid
 from steps.corpus import Pairs
 from steps.failure import StepError
 from steps.featurize import FeaturizeParameters
+from steps.grid_search import Grid, Settings, few_columns, many_columns, search
 from steps.parameters import FloatList
 from steps.scores import best_f1_threshold
 
@@ -28,8 +27,6 @@ CALIBRATION_HALF_LIFE = 180.0
 GATE_QUANTILE, GATE_DEPTH = 0.1, 2.0
 """The gate is open from this quantile of the match logits of people who were put forward, and
 takes `GATE_DEPTH` from the probability's logit where a CV shares nothing with the vacancy."""
-DUAL_TOLERANCE = 0.1
-"""Logits then differ by less than 0.01 from those at 0.0001 (docs/performance.md)."""
 SCORERS = ("roc_auc", "average_precision", "neg_log_loss", "neg_brier_score", "f1", "precision",
            "recall", "accuracy", "balanced_accuracy")
 """Those of scikit-learn that judge a classifier of two classes."""
@@ -38,6 +35,8 @@ SMALLEST_C = 1e-6
 IMPLAUSIBLE_AUC = 0.85
 """A single column that tells the outcome this well must have seen it: on real records those that
 have not stay below 0.76 (docs/model.md)."""
+LEAK_PAIRS = 10_000
+"""At most so many pairs are drawn to look for one: what tells that much shows in fewer."""
 
 
 class TrainParameters(FeaturizeParameters):
@@ -63,35 +62,10 @@ class TrainParameters(FeaturizeParameters):
             raise ValueError(f"must be one of scikit-learn's scorers {', '.join(SCORERS)}")
         return name
 
-
-@dataclass(frozen=True)
-class Grid:
-    """A grid search: score of each fold (rows) at each C (columns)."""
-
-    c_values: tuple[float, ...]
-    scores: NDArray[np.float64]
-    unconverged: int = 0
-    """Fits that stopped at `logistic_regression_max_iter`."""
-
     @property
-    def best(self) -> int:
-        """The most regularised C whose score lies within one standard error of the highest (the
-        one-standard-error rule: Breiman et al., Classification and Regression Trees, 1984)."""
-        mean = self.scores.mean(axis=0)
-        highest = int(np.argmax(mean))
-        error = self.scores[:, highest].std() / np.sqrt(len(self.scores))
-        good = np.flatnonzero(mean >= mean[highest] - error)
-        return int(good[np.argmin(np.array(self.c_values)[good])])
-
-    @property
-    def best_c(self) -> float:
-        return self.c_values[self.best]
-
-    def mean(self) -> float:
-        return float(self.scores.mean(axis=0)[self.best])
-
-    def deviation(self) -> float:
-        return float(self.scores.std(axis=0)[self.best])
+    def grid(self) -> Settings:
+        return Settings(self.grid_search_c_values, self.grid_search_cv, self.grid_search_scoring,
+                        self.logistic_regression_max_iter, self.random_state)
 
 
 @dataclass(frozen=True)
@@ -117,32 +91,40 @@ class Fit:
     threshold: float
     match_grid: Grid
     hire_grid: Grid
-    out_of_fold: dict[str, NDArray] = field(repr=False)
-    """`hired` and `probability` of the joined training pairs."""
+    out_of_fold: NDArray[np.float64] = field(repr=False)
+    """Hire logit, before calibration, of every training pair with a known outcome."""
+    unconverged: int = 0
+    """Fits that stopped at `logistic_regression_max_iter`."""
 
 
-def fit(data: Data, p: TrainParameters, fixed: Fit | None = None,
+@dataclass(frozen=True)
+class Earlier:
+    """What a fit on the earlier vacancies has found for a fit on all of them."""
+
+    match_grid: Grid
+    hire_grid: Grid
+    logits: NDArray[np.float64]
+    """Hire logit, before calibration, of every pair with a known outcome, by a model that has not
+    seen its vacancy."""
+
+
+def fit(data: Data, p: TrainParameters, earlier: Earlier | None = None,
         report: Callable[[float], None] = lambda _: None) -> Fit:
-    """Fit both scores; with `fixed`, at the C that an earlier fit chose."""
-    c_values = p.grid_search_c_values
-    match_weights, match_grid = fit_match(
-        data, p, c_values if fixed is None else (fixed.match_grid.best_c,))
+    """Fit both scores: after a grid search, or with what an earlier one has found. `report` is
+    told the share done (0..1)."""
+    match_weights, match_grid = fit_match(data, p, earlier.match_grid if earlier else None)
     report(0.2)
-    scorer = Scorer(data.space, match_weights)
-    return fit_hire(data, p, scorer, match_grid, fixed, report)
+    return fit_hire(data, p, Scorer(data.space, match_weights), match_grid, earlier, report)
 
 
 def fit_match(
-    data: Data, p: TrainParameters, c_values: tuple[float, ...]
+    data: Data, p: TrainParameters, grid: Grid | None = None
 ) -> tuple[Weights, Grid]:
     """Learn who is put forward: real pairs against candidates drawn at random."""
     real = data.pairs.where(data.pairs.candidate >= 0)
     _require_groups(data.posting[real.vacancy], p.grid_search_cv)
     generator = np.random.default_rng(p.random_state)
-    if len(real) > MATCH_PAIRS:
-        drawn = np.zeros(len(real), bool)
-        drawn[generator.choice(len(real), MATCH_PAIRS, replace=False)] = True
-        real = real.where(drawn)
+    real = _draw(real, MATCH_PAIRS, generator)
     v = np.concatenate([real.vacancy, np.repeat(real.vacancy, p.negatives_per_pair)])
     c = np.concatenate(
         [real.candidate, generator.choice(data.pool, len(real) * p.negatives_per_pair)])
@@ -155,12 +137,20 @@ def fit_match(
     x = match_features(data.vacancies, data.candidates, v, c)
     x = np.column_stack([x, np.ones(len(x))])
     scale = np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
-    grid, _ = search(x / scale, y, data.posting[v], np.ones(len(y)), p, c_values, few_columns)
-    model = few_columns(grid.best_c, p).fit(x / scale, y)
+    if grid is None:
+        grid, _ = search(x / scale, y, data.posting[v], np.ones(len(y)), p.grid, few_columns)
+    model = few_columns(grid.best_c, p.grid).fit(x / scale, y)
     title, body, latent, intercept = model.coef_[0] / scale
     nothing = np.zeros(0)
     return Weights(float(intercept), title, body, latent,
                    0.0, nothing, nothing, nothing, 1.0, 0.0, -np.inf, 0.0), grid
+
+
+def _draw(pairs: Pairs, count: int, generator: np.random.Generator) -> Pairs:
+    """At most so many of the pairs, in their order."""
+    if len(pairs) <= count:
+        return pairs
+    return pairs.where(np.sort(generator.choice(len(pairs), count, replace=False)))
 
 
 def match_features(
@@ -210,31 +200,34 @@ def side_by_side(blocks: Sequence[sp.csr_matrix]) -> sp.csr_matrix:
 
 
 def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
-             fixed: Fit | None, report: Callable[[float], None]) -> Fit:
+             earlier: Earlier | None, report: Callable[[float], None]) -> Fit:
     """Learn who is hired, from every pair with a known outcome, with or without a CV.
 
     An undecided pair counts as not hired, with less weight; the pairs of a vacancy with n pairs
     weigh √n together, so that a vacancy with a hundred prospects does not drown the others. The
-    calibration counts every pair in full.
+    calibration counts every pair in full, and looks at logits of models that have not seen the
+    pair's vacancy: out of fold, or as the earlier fit foretold it.
     """
     kept = data.pairs.known
     pairs, age = data.pairs.where(kept), data.age[kept]
     posting = data.posting[pairs.vacancy]
     _require_groups(posting, p.grid_search_cv)
     y = pairs.hired
+    require_no_leak(data, p)
     distinct, row_of = alike(pairs)
     x = hire_features(data, pairs.where(distinct))
-    require_no_leak(x, y[distinct], posting[distinct], data, p)
-    report(0.35)
+    report(0.3)
     per_vacancy = np.bincount(pairs.vacancy)[pairs.vacancy]
     weight = np.where(pairs.undecided, p.undecided_weight, 1) / np.sqrt(per_vacancy)
-    c_values = p.grid_search_c_values if fixed is None else (fixed.hire_grid.best_c,)
-    grid, out_of_fold = search(x, y, posting, weight, p, c_values, row_of=row_of)
-    report(0.9)
-    model = many_columns(grid.best_c, p).fit(
+    if earlier is None:
+        grid, unseen = search(x, y, posting, weight, p.grid, row_of=row_of,
+                              report=lambda share: report(0.3 + 0.6 * share))
+    else:
+        grid, unseen = earlier.hire_grid, earlier.logits
+    model = many_columns(grid.best_c, p.grid).fit(
         x, y[distinct], sample_weight=np.bincount(row_of, weights=weight))
     platt = LogisticRegression(C=1e9).fit(
-        out_of_fold[:, None], y, sample_weight=0.5 ** (age / CALIBRATION_HALF_LIFE))
+        unseen[:, None], y, sample_weight=0.5 ** (age / CALIBRATION_HALF_LIFE))
     terms = data.candidates.unit.shape[1]
     title, body, cv = np.split(model.coef_[0], [terms, 2 * terms])
     weights = replace(
@@ -251,92 +244,40 @@ def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
     depth = max(opens - weights.match_intercept, 0.5)  # from there down to a CV that shares nothing
     weights = replace(weights, gate_from=opens, gate_slope=GATE_DEPTH / depth)
     scorer = Scorer(data.space, weights)
-    probability = sigmoid(weights.platt_scale * out_of_fold[joined] + weights.platt_intercept
+    probability = sigmoid(weights.platt_scale * unseen[joined] + weights.platt_intercept
                           + scorer.gate(match))
-    return Fit(scorer, best_f1_threshold(y[joined], probability), match_grid, grid,
-               {"hired": y[joined], "probability": probability})
+    unconverged = int(np.max(model.n_iter_) >= p.logistic_regression_max_iter)
+    if earlier is None:
+        unconverged += match_grid.unconverged + grid.unconverged
+    return Fit(scorer, best_f1_threshold(y[joined], probability), match_grid, grid, unseen,
+               unconverged)
 
 
-def many_columns(c: float, p: TrainParameters) -> LogisticRegression:
-    """The classifier for sparse text features, more columns than rows: its dual needs an eighth of
-    the primal's time (docs/performance.md)."""
-    return LogisticRegression(C=c, solver="liblinear", dual=True, tol=DUAL_TOLERANCE,
-                              random_state=p.random_state, max_iter=p.logistic_regression_max_iter)
+def unseen_logits(
+    pairs: Pairs, held_out: NDArray[np.bool_], first: Fit, vacancies: Vacancies,
+    candidates: Candidates,
+) -> NDArray[np.float64]:
+    """Hire logit, before calibration, of every pair with a known outcome, by a model that has not
+    seen its vacancy: those of the training part out of fold, those held out (held_out: one flag a
+    pair) by `first` itself. The vectors are those of `first`."""
+    vacancy_part = first.scorer.vacancy_part(vacancies)
+    candidate_part = np.append(first.scorer.candidate_part(candidates), 0)  # −1: no CV
+    logits = (first.scorer.weights.hire_intercept + vacancy_part[pairs.vacancy]
+              + candidate_part[pairs.candidate])
+    logits[~held_out & pairs.known] = first.out_of_fold
+    return logits[pairs.known]
 
 
-def few_columns(c: float, p: TrainParameters) -> LogisticRegression:
-    """The classifier for a few dense features, the last of them the intercept, which is
-    regularised with them as liblinear does."""
-    return LogisticRegression(C=c, solver="newton-cholesky", fit_intercept=False,
-                              max_iter=p.logistic_regression_max_iter)
-
-
-def search(
-    x: sp.csr_matrix | NDArray, y: NDArray, groups: NDArray, weight: NDArray, p: TrainParameters,
-    c_values: tuple[float, ...],
-    regression: Callable[[float, TrainParameters], LogisticRegression] = many_columns,
-    row_of: NDArray[np.int64] | None = None,
-) -> tuple[Grid, NDArray[np.float64]]:
-    """Grid search over C with folds grouped by vacancy (by its text: reposts stay together).
-
-    y, groups, weight: one value a pair; row_of: the row of x with its features, which it shares
-    only with pairs of the same group and outcome (by default each has a row of its own).
-    Returns the grid and, for the best C, the out-of-fold logit of every pair.
-    """
-    row_of = np.arange(len(y)) if row_of is None else row_of
-    label = np.empty(x.shape[0], y.dtype)
-    label[row_of] = y
-    folds = list(GroupKFold(p.grid_search_cv).split(y, y, groups))
-    if any(len(np.unique(y[part])) < 2 for fold in folds for part in fold):
-        folds = _spread_folds(y, groups, p)
-    scorer = get_scorer(p.grid_search_scoring)
-
-    def one(test: NDArray, c: float) -> tuple[float, NDArray, bool]:
-        weight_here = weight.copy()  # a weight of 0 leaves a row out, without copying the others
-        weight_here[test] = 0
-        model = regression(c, p).fit(
-            x, label, sample_weight=np.bincount(row_of, weights=weight_here))
-        held = x[row_of[test]]
-        return (float(scorer(model, held, y[test])), model.decision_function(held),
-                bool(np.max(model.n_iter_) >= p.logistic_regression_max_iter))
-
-    # one after the other: liblinear draws its random numbers from one generator a process, so
-    # threads would take each other's, and the same data and seed give another model every time
-    results = [one(test, c) for c in c_values for _, test in folds]
-    scores = np.array([score for score, *_ in results]).reshape(len(c_values), len(folds)).T
-    grid = Grid(c_values, scores, sum(stopped for *_, stopped in results))
-    out_of_fold = np.empty(len(y))
-    for (_, test), (_, logits, _) in zip(
-        folds, results[grid.best * len(folds):(grid.best + 1) * len(folds)], strict=True
-    ):
-        out_of_fold[test] = logits
-    return grid, out_of_fold
-
-
-def _spread_folds(y: NDArray, groups: NDArray, p: TrainParameters) -> list:
-    """Folds by vacancy that each hold both classes: the vacancies with a hire dealt out first."""
-    positive = np.unique(groups[y == 1])
-    others = np.setdiff1d(np.unique(groups), positive)
-    random = check_random_state(p.random_state)
-    fold_of = np.zeros(int(groups.max()) + 1, np.int64)
-    for part in (positive, others):
-        fold_of[random.permutation(part)] = np.arange(len(part)) % p.grid_search_cv
-    if len(positive) < p.grid_search_cv:
-        raise StepError(
-            f"train: only {len(positive)} vacancies of the training part hired somebody, fewer "
-            f"than the {p.grid_search_cv} folds; lower grid_search_cv or give more data")
-    fold = fold_of[groups]
-    return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k))
-            for k in range(p.grid_search_cv)]
-
-
-def require_no_leak(
-    x: sp.csr_matrix, y: NDArray, groups: NDArray, data: Data, p: TrainParameters
-) -> None:
+def require_no_leak(data: Data, p: TrainParameters) -> None:
     """Raises StepError where one column alone, or whether it is filled at all, tells the outcome
     implausibly well."""
+    pairs = _draw(data.pairs.where(data.pairs.known), LEAK_PAIRS,
+                  np.random.default_rng(p.random_state))
+    distinct, _ = alike(pairs)
+    pairs = pairs.where(distinct)
+    x, y, groups = hire_features(data, pairs), pairs.hired, data.posting[pairs.vacancy]
     terms = data.candidates.unit.shape[1]
-    quick = p.model_copy(update={"grid_search_cv": 2, "grid_search_scoring": "roc_auc"})
+    quick = replace(p.grid, c_values=(1.0,), folds=2, scoring="roc_auc")
     for number, name in enumerate(("titulo_vaga", "principais_atividades and "
                                    "competencia_tecnicas_e_comportamentais", "cv_pt")):
         block = x[:, number * terms:(number + 1) * terms]
@@ -345,7 +286,7 @@ def require_no_leak(
         _require_plausible(max(presence, 1 - presence), f"whether {name} is filled")
         if len(np.unique(groups[told & (y == 1)])) < 2:
             continue
-        grid, _ = search(block[told], y[told], groups[told], np.ones(told.sum()), quick, (1.0,))
+        grid, _ = search(block[told], y[told], groups[told], np.ones(told.sum()), quick)
         _require_plausible(grid.mean(), name)
 
 

@@ -30,7 +30,7 @@ from steps.described import DescribedModel, Vectoriser, fit_described
 from steps.evaluate import judge_all, judge_version, readable
 from steps.features import Features
 from steps.featurize import FeaturizeParameters
-from steps.fitting import Data, Fit, TrainParameters, fit
+from steps.fitting import Data, Earlier, Fit, TrainParameters, fit, unseen_logits
 from steps.ingest import IngestParameters
 from steps.judging import Held, Judgement, held, judge, model_contender, verdict
 from steps.parameters import PROJECT, select
@@ -50,15 +50,20 @@ EXAMPLE = {
 
 
 def fit_part(
-    features: Features, part: str, p: TrainParameters, fixed: Fit | None, progress: Progress
+    features: Features, part: str, p: TrainParameters, progress: Progress,
+    first: Fit | None = None,
 ) -> Fit:
-    """Fit both scores on one part's vacancies."""
+    """Fit both scores on one part's vacancies; those of `final` with what the first fit found."""
     vacancies, candidates = features.vectors(part)
     pairs = features.training_pairs(part)
     data = Data(
         vacancies, candidates, features.spaces[part], pairs, features.corpus.postings,
         age_in_days(features.vacancy_dates, pairs), pool_of(features, part))
-    return fit(data, p, fixed, progress.within)
+    earlier = None
+    if first is not None:
+        logits = unseen_logits(pairs, features.held_out_pairs, first, *features.vectors(HOLDOUT))
+        earlier = Earlier(first.match_grid, first.hire_grid, logits)
+    return fit(data, p, earlier, progress.within)
 
 
 def age_in_days(dates: NDArray[np.datetime64], pairs: Pairs) -> NDArray[np.float64]:
@@ -142,7 +147,7 @@ def shipped_requirements() -> list[str]:
 
 def train(p: TrainParameters) -> None:
     """The whole of it."""
-    warnings.simplefilter("ignore", ConvergenceWarning)
+    warnings.simplefilter("ignore", ConvergenceWarning)  # they are counted and told at the end
     folder = featurize.bring_about(select(FeaturizeParameters, p))
     ingest.log_inputs(select(IngestParameters, p), "train")
     progress = Progress({"reading the features": 2, "fitting": 40, "fitting the baseline": 12,
@@ -151,14 +156,14 @@ def train(p: TrainParameters) -> None:
     progress.stage("reading the features")
     features = feature_files.read(folder)
     progress.stage("fitting")
-    first = fit_part(features, HOLDOUT, p, None, progress)
+    first = fit_part(features, HOLDOUT, p, progress)
     client = MlflowClient()
     current = version_at(client, PRODUCTION)
     production = readable(current)
     progress.stage("fitting the baseline")
     described = fit_baseline(features, p)
     progress.stage("fitting on everything")
-    final = fit_part(features, SHIPPED, p, first, progress)
+    final = fit_part(features, SHIPPED, p, progress, first)
     with TemporaryDirectory() as temporary:
         work = Path(temporary)
         (work / "fitted").mkdir()
@@ -250,7 +255,7 @@ def _log_figures(
         "rows_held_out": len(on.pairs),
         "training_hired_share": float(training.hired[training.known].mean()),
         "joined_hired_share": hired_shares(features)[SHIPPED],
-        "fits_not_converged": _unconverged(first, final),
+        "fits_not_converged": first.unconverged + final.unconverged,
     }
     mlflow.log_metrics({name: float(value) for name, value in metrics.items()})
     mlflow.log_text(json.dumps({
@@ -283,13 +288,8 @@ def _say_what_next(
         print(f"  {command:<{width}}{what}")
 
 
-def _unconverged(first: Fit, final: Fit) -> int:
-    return sum(grid.unconverged for fit_ in (first, final)
-               for grid in (fit_.match_grid, fit_.hire_grid))
-
-
 def _say_if_unconverged(first: Fit, final: Fit) -> None:
-    count = _unconverged(first, final)
+    count = first.unconverged + final.unconverged
     if count:
         print(f"\nnote: {count} fits stopped before they converged; raise "
               "logistic_regression_max_iter")

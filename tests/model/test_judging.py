@@ -72,17 +72,17 @@ def test_a_column_off_the_allow_list_stops_with_its_name() -> None:
 def test_a_column_that_knows_the_outcome_stops_with_its_name() -> None:
     n, p = 200, parse(TrainParameters, "train", [])
     hired = (np.arange(n) % 5 == 0).astype(int)
-    told = sp.csr_matrix(np.column_stack([hired, 1 - hired, np.ones(n)]).astype(float))
-    nothing = sp.csr_matrix((n, 3))
-    empty = np.zeros((n, 1))
-    data = Data(Vacancies(nothing, nothing, empty), Candidates(told, told, empty),
-                None, pairs(list(range(n)), hired.tolist()), np.arange(n), np.zeros(n),  # type: ignore[arg-type]
-                np.arange(n))
-    x = sp.hstack([nothing, nothing, told]).tocsr()
+    nothing, empty = sp.csr_matrix((n, 3)), np.zeros((n, 1))
+
+    def look(cvs: np.ndarray) -> None:
+        cv = sp.csr_matrix(cvs.astype(float))
+        require_no_leak(
+            Data(Vacancies(nothing, nothing, empty), Candidates(cv, cv, empty), None,  # type: ignore[arg-type]
+                 pairs(list(range(n)), hired.tolist()), np.arange(n), np.zeros(n), np.arange(n)), p)
+
     with pytest.raises(StepError, match=r"cv_pt alone predicts.*AUC of 1\.000"):
-        require_no_leak(x, hired, np.arange(n), data, p)
-    noise = sp.csr_matrix(np.random.default_rng(0).random((n, 9)))
-    require_no_leak(noise, hired, np.arange(n), data, p)
+        look(np.column_stack([hired, 1 - hired, np.ones(n)]))
+    look(np.random.default_rng(0).random((n, 3)))
 
 
 def judged(name: str, **figures: float) -> Judgement:

@@ -95,7 +95,7 @@ def test_scores_equal_scikit_learns_to_1e_9(
 
 
 def test_the_same_data_and_seed_give_the_same_model(trained: Trained) -> None:
-    again = fit_part(trained.features, HOLDOUT, trained.parameters, None, Progress({"again": 1}))
+    again = fit_part(trained.features, HOLDOUT, trained.parameters, Progress({"again": 1}))
     first = trained.version.part(HOLDOUT)
     assert again.threshold == first.threshold
     for name in Weights.__dataclass_fields__:
