@@ -19,7 +19,7 @@ import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import Field
-from sklearn.utils.extmath import randomized_svd
+from scipy.sparse.linalg import svds
 
 from jobmatch_pyfunc.scoring import Space, lengths, tf_idf, unit_rows, vacancy_vectors
 from steps import features as feature_files
@@ -136,11 +136,13 @@ def latent_space(
     extra = unit_rows(jobs[np.flatnonzero(several[told] & (cv_of[told] >= 0))])
     documents = sp.vstack([unit_rows((jobs + cvs).tocsr()), extra]).tocsr().astype(np.float32)
     dimensions = min(dimensions, min(documents.shape) - 1)
-    if dimensions < 1:
+    if dimensions < 1 or not documents.nnz:
         return np.zeros((counts.shape[1], 1), np.float32)
-    _, singular, components = randomized_svd(documents, dimensions, n_iter=3, random_state=seed)
-    scale = (singular / singular[0]) ** LATENT_POWER
-    return np.ascontiguousarray(components.T * scale, np.float32)
+    # to convergence: a randomised SVD costs as much, and stops where ranking is measurably worse
+    start = generator.random(min(documents.shape), np.float32)
+    _, singular, components = svds(documents, dimensions, v0=start, return_singular_vectors="vh")
+    scale = (singular / singular.max()) ** LATENT_POWER
+    return np.ascontiguousarray((components.T * scale)[:, ::-1], np.float32)
 
 
 def documents_of(corpus: Corpus, vacancies: NDArray, candidates: NDArray) -> sp.csr_matrix:
