@@ -45,14 +45,15 @@ from steps.session import run_step
 
 COMPLETE = {"vacancies": 14_000, "candidates": 42_000, "prospects": 54_000}
 QUERIES = 20
-PARSING_AND_FITTING = {
-    "ingest": ("seconds_reading", "seconds_cleaning"),
-    "featurize": ("seconds_splitting", "seconds_tokenising",
-                  "seconds_fitting_the_vectorisers"),
-    "train": ("seconds_reading_the_features", "seconds_fitting"),
-}
+PREPARING = (
+    ("ingest", "reading"), ("ingest", "cleaning"), ("featurize", "splitting"),
+    ("featurize", "tokenising"), ("featurize", "counting_terms"), ("train", "reading_the_features"))
+OURS = (*PREPARING, ("featurize", "fitting_the_vectorisers"), ("train", "fitting"))
 """What the baseline does too: parsing, vectorising, grid search. The steps' other seconds go to
 the second fit on everything, the baselines, judging, plots and the registry."""
+DESCRIBED = (*PREPARING, ("featurize", "fitting_the_baseline_vectorisers"),
+             ("train", "fitting_the_baseline"))
+"""The same for the described model as jobmatch fits it beside its own."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +144,8 @@ def train(data: Path, store: Path) -> dict[str, Any]:
         runs["train"].info.run_id, "judgement.json", str(store))).read_text(encoding="utf-8"))
     return {
         "wall": wall, "peak_memory_mb": memory, "stages": stages,
-        "seconds": sum(runs[step].data.metrics[name]
-                       for step, names in PARSING_AND_FITTING.items() for name in names),
+        **{name: sum(runs[step].data.metrics[f"seconds_{stage}"] for step, stage in stages_)
+           for name, stages_ in (("seconds", OURS), ("seconds_described", DESCRIBED))},
         "jobmatch": judged["this version"], "described": judged["described model"],
         "version": _fitted(client, uri),
     }
@@ -262,6 +263,8 @@ class Comparison:
             theirs += f" (from {plain['share']:.0%} of its rows)"
         self.add("parsing, vectorising, grid search", theirs, f"{whole['seconds']:.1f} s",
                  ratio(seconds, whole["seconds"]))
+        self.add("the same, for the described model alone", theirs,
+                 f"{whole['seconds_described']:.1f} s", ratio(seconds, whole["seconds_described"]))
         self.add("from files to registered version", theirs, f"{whole['wall']:.0f} s",
                  ratio(seconds, whole["wall"]))
         self.add_memory(plain, whole)
@@ -323,6 +326,9 @@ class Comparison:
         self.add("**your records**: parsing, vectorising, grid search",
                  f"{theirs['seconds']:.1f} s",
                  f"{ours['seconds']:.1f} s", ratio(theirs["seconds"], ours["seconds"]))
+        self.add("the same, for the described model alone", f"{theirs['seconds']:.1f} s",
+                 f"{ours['seconds_described']:.1f} s",
+                 ratio(theirs["seconds"], ours["seconds_described"]))
         for name, shown in (("hire_auc", "hire AUC"), ("pool_auc", "pool AUC")):
             self.add(shown, f"{theirs[name]:.3f}", f"{ours['jobmatch'][name][0]:.3f}")
 

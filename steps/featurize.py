@@ -219,8 +219,9 @@ def featurize(p: FeaturizeParameters) -> None:
     tables = ingest.bring_about(select(IngestParameters, p))
     if result_digest(p) != digest:  # ingest may have read files that came after the digest
         raise ingest.changed(p.data_dir)
-    progress = Progress({"splitting": 1, "tokenising": 30, "fitting the vectorisers": 35,
-                         "fitting them on everything": 20, "logging the features": 14})
+    progress = Progress({"splitting": 1, "tokenising": 30, "counting terms": 12,
+                         "fitting the vectorisers": 20, "fitting the baseline vectorisers": 4,
+                         "fitting ours on everything": 20, "logging the features": 13})
     progress.stage("splitting")
     vacancies, candidates, listed = (
         pl.read_parquet(tables / f"{name}.parquet") for name in ingest.TABLES
@@ -234,7 +235,7 @@ def featurize(p: FeaturizeParameters) -> None:
     texts, used = corpus_of(vacancies, candidates)
     corpus = Corpus(tokenise(texts, progress.within), **used)
     del texts
-    progress.stage("fitting the vectorisers")
+    progress.stage("counting terms")
     filled = (candidates["cv_pt"].str.strip_chars() != "").to_numpy()
     training = pairs.where(~held_out[pairs.vacancy])
     only_held_out = np.setdiff1d(pairs.candidate, training.candidate)
@@ -242,10 +243,12 @@ def featurize(p: FeaturizeParameters) -> None:
     seen[only_held_out[only_held_out >= 0]] = False
     every = np.arange(len(dates)), np.flatnonzero(filled)
     counted = count_all(corpus.tokens, documents_of(corpus, *every), p.min_df)
+    progress.stage("fitting the vectorisers")
     earlier = np.flatnonzero(~held_out), np.flatnonzero(seen)
     parts = {"holdout": fit_space(corpus, counted, training, *earlier, p)}
+    progress.stage("fitting the baseline vectorisers")
     described = described_vectorisers(corpus, counted, training.where(training.joined), p)
-    progress.stage("fitting them on everything")
+    progress.stage("fitting ours on everything")
     parts["final"] = fit_space(corpus, counted, pairs, *every, p)
     del counted
     progress.stage("logging the features")

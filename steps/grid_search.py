@@ -3,6 +3,9 @@
 Every worker process imports this module: it stays apart from what they do not need.
 """
 
+import os
+import threading
+import time
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -115,7 +118,8 @@ def search(
     # same data and seed would give another model every time
     several = x.size * len(fits) >= WORTH_WORKERS
     workers = min(joblib.cpu_count(), WORKERS, len(fits)) if several else 1
-    with joblib.Parallel(workers, return_as="generator") as parallel:
+    with joblib.Parallel(workers, return_as="generator", initializer=_end_with_parent,
+                         initargs=(os.getpid(),)) as parallel:
         found = parallel(
             joblib.delayed(_fit_fold)(x, label, learned[fold], row_of[folds[fold][1]],
                                       y[folds[fold][1]], how.c_values[c], how, regression)
@@ -131,6 +135,16 @@ def search(
     for fold, (_, test) in enumerate(folds):
         out_of_fold[test] = results[grid.best, fold][1]
     return grid, out_of_fold
+
+
+def _end_with_parent(parent: int) -> None:
+    """In a worker: end when the training is gone, also where it was killed."""
+    def watch() -> None:
+        while os.getppid() == parent:
+            time.sleep(1)
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
 
 
 def _row_weights(weight: NDArray, row_of: NDArray, test: NDArray, rows: int) -> NDArray[np.float64]:

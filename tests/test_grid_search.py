@@ -1,0 +1,93 @@
+"""Fits in other processes: the same answers, and no process that outlives the training."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import joblib
+import numpy as np
+import pytest
+import scipy.sparse as sp
+
+from steps import grid_search
+from steps.grid_search import Settings, search
+from tests.conftest import PROJECT
+
+HOW = Settings((0.1, 10.0), 3, "roc_auc", 1000, 7)
+
+SEARCH_WITHOUT_END = """
+import numpy as np, scipy.sparse as sp
+from steps import grid_search
+grid_search.WORTH_WORKERS = 0
+random = np.random.default_rng(0)
+x = sp.csr_matrix(random.random((20_000, 200)))
+y = np.arange(20_000) % 2
+how = grid_search.Settings((1e6,) * 50, 5, "roc_auc", 1_000_000, 0)
+grid_search.DUAL_TOLERANCE = 1e-12
+grid_search.search(x, y, np.arange(20_000), np.ones(20_000), how)
+"""
+
+
+def rows() -> tuple[sp.csr_matrix, np.ndarray, np.ndarray, np.ndarray]:
+    """Features, labels, groups and weights of 300 pairs."""
+    random = np.random.default_rng(0)
+    x = sp.random(300, 80, 0.2, "csr", random_state=0)
+    y = (np.asarray(x[:, :3].sum(axis=1)).ravel() + random.random(300) > 0.9).astype(np.int64)
+    return x, y, np.arange(300) // 3, random.random(300)
+
+
+def test_other_processes_give_the_same_grid_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[float] = []
+    alone, logits = search(*rows(), HOW, report=told.append)
+    assert told == pytest.approx([n / 6 for n in range(1, 7)])
+    monkeypatch.setattr(grid_search, "WORTH_WORKERS", 0)
+    together, again = search(*rows(), HOW)
+    assert np.array_equal(alone.scores, together.scores)
+    assert np.array_equal(logits, again)
+    assert alone.best_c == together.best_c
+
+
+def test_pairs_that_share_a_row_count_as_rows_of_their_own() -> None:
+    x, y, groups, weight = rows()
+    twice, label = np.repeat(np.arange(300), 2), np.repeat(y, 2)
+    apart, _ = search(x[twice], label, groups[twice], weight[twice], HOW)
+    shared, _ = search(x, label, groups[twice], weight[twice], HOW, row_of=twice)
+    assert shared.scores == pytest.approx(apart.scores, abs=0.02)
+
+
+def children(pid: int) -> set[int]:
+    found = Path(f"/proc/{pid}/task/{pid}/children")
+    return {int(child) for child in found.read_text().split()} if found.exists() else set()
+
+
+def lives(pid: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
+    except OSError:
+        return False
+
+
+@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux' /proc")
+@pytest.mark.skipif(joblib.cpu_count() < 2, reason="one core has no workers")
+def test_workers_end_with_a_training_that_is_killed() -> None:
+    process = subprocess.Popen([sys.executable, "-c", SEARCH_WITHOUT_END], cwd=PROJECT,
+                               stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": "."})
+    try:
+        deadline = time.monotonic() + 60
+        while len(workers := children(process.pid)) < 3:  # two and what tracks their files
+            assert process.poll() is None, "it ended by itself"
+            assert time.monotonic() < deadline, "no workers"
+            time.sleep(0.1)
+        time.sleep(1)
+        assert process.poll() is None, "it ended by itself"
+        assert all(map(lives, workers))
+    finally:
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+    deadline = time.monotonic() + 15
+    while any(map(lives, workers)):
+        assert time.monotonic() < deadline, "a worker outlives the training"
+        time.sleep(0.2)
