@@ -33,6 +33,8 @@ SMALL_BODY, FEW_BRACKETS = 32 * 2**10, 40
 """JSON of up to this size and with so few lists and objects, that is rows, takes about a
 millisecond: less than handing it to a thread and back under load."""
 MOST_AT_ONCE = 256
+LARGEST_TOGETHER = 256 * 2**20
+"""What a worker holds of large bodies at a time; small ones are never refused for it."""
 SECONDS_TO_SEND, SECONDS_TO_ANSWER = 60, 60
 
 Message = dict[str, Any]
@@ -71,6 +73,7 @@ class Application:
         self._scoring: Scoring | None = None
         self._threads = ThreadPoolExecutor(2, thread_name_prefix="scoring")
         self._busy = 0
+        self._held = 0
 
     def retire(self) -> None:
         """The worker is to end: it does not count as one that serves any more."""
@@ -145,12 +148,19 @@ class Application:
         if self._busy >= MOST_AT_ONCE:
             raise Refused(503, "too many requests at once: try again", (b"retry-after", b"1"))
         self._busy += 1
+        body = _Body(self._hold)
         try:
-            body = await _body(headers, receive)
+            content = await body.read(headers, receive)
             content_type = headers.get(b"content-type", b"").decode("latin-1")
-            return await self._score(self._scoring, body, content_type)
+            return await self._score(self._scoring, content, content_type)
         finally:
             self._busy -= 1
+            self._hold(-body.size)
+
+    def _hold(self, size: int) -> int:
+        """Count bytes that have come (size > 0) or gone; how many there are now."""
+        self._held += size
+        return self._held
 
     async def _score(self, scoring: "Scoring", body: bytes, content_type: str) -> bytes:
         try:
@@ -189,27 +199,38 @@ def _allow(method: str, allowed: str) -> None:
         raise Refused(405, f"the method must be {allowed}", (b"allow", allowed.encode()))
 
 
-async def _body(headers: dict[bytes, bytes], receive: Receive) -> bytes:
-    too_large = Refused(413, f"the body may be at most {LARGEST_BODY // 2**20} MB",
-                        (b"connection", b"close"))
-    if headers.get(b"content-encoding", b"identity") != b"identity":
-        raise Refused(415, "the body must not be compressed")
-    if int(headers.get(b"content-length", b"0")) > LARGEST_BODY:
-        raise too_large
-    parts, size = [], 0
-    try:
-        async with asyncio.timeout(SECONDS_TO_SEND):
-            while True:
-                message = await receive()
-                if message["type"] == "http.disconnect":
-                    raise Disconnected
-                part = message.get("body", b"")
-                size += len(part)
-                if size > LARGEST_BODY:
-                    raise too_large
-                parts.append(part)
-                if not message.get("more_body"):
-                    return parts[0] if len(parts) == 1 else b"".join(parts)
-    except TimeoutError as error:
-        raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time",
-                      (b"connection", b"close")) from error
+class _Body:
+    """The body of one request; `hold` counts the bytes of all requests."""
+
+    def __init__(self, hold: Callable[[int], int]) -> None:
+        self._hold = hold
+        self.size = 0
+
+    async def read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
+        too_large = Refused(413, f"the body may be at most {LARGEST_BODY // 2**20} MB",
+                            (b"connection", b"close"))
+        if headers.get(b"content-encoding", b"identity") != b"identity":
+            raise Refused(415, "the body must not be compressed")
+        if int(headers.get(b"content-length", b"0")) > LARGEST_BODY:
+            raise too_large
+        parts = []
+        try:
+            async with asyncio.timeout(SECONDS_TO_SEND):
+                while True:
+                    message = await receive()
+                    if message["type"] == "http.disconnect":
+                        raise Disconnected
+                    part = message.get("body", b"")
+                    parts.append(part)
+                    self.size += len(part)
+                    together = self._hold(len(part))
+                    if self.size > LARGEST_BODY:
+                        raise too_large
+                    if self.size > SMALL_BODY and together > LARGEST_TOGETHER:
+                        raise Refused(503, "too many large requests at once: try again",
+                                      (b"retry-after", b"1"), (b"connection", b"close"))
+                    if not message.get("more_body"):
+                        return parts[0] if len(parts) == 1 else b"".join(parts)
+        except TimeoutError as error:
+            raise Refused(HTTPStatus.REQUEST_TIMEOUT, "the body did not arrive in time",
+                          (b"connection", b"close")) from error

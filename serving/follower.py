@@ -104,7 +104,7 @@ class Follower:
             self._broken = None  # nothing better can be had: it is tried again
             going_on = f"version {self._serving.number} goes on serving" if self._serving else (
                 "waiting for it")
-            self._say(f"the registry cannot be reached ({error}); {going_on}")
+            self._say(f"{error}; {going_on}")
             return
         self._tell_later()
         if wanted is None:
@@ -156,8 +156,7 @@ class Follower:
             self._later = wanted, time.monotonic() + wait
             self._not_serving(wanted, f"{error}; tried again every {wait:.0f} s")
         except Unreachable as error:
-            self._say(f"the registry cannot be reached ({error}) while fetching "
-                      f"version {wanted.number}")
+            self._say(f"{error}; version {wanted.number} is fetched later")
         finally:
             shutil.rmtree(self._state.incoming, ignore_errors=True)
             self._report()

@@ -21,7 +21,7 @@ _NOT_THERE = ("RESOURCE_DOES_NOT_EXIST", "INVALID_PARAMETER_VALUE")
 
 
 class Unreachable(Exception):
-    """The registry does not answer."""
+    """The registry does not answer, or not to this login: the message says which."""
 
 
 class Forbidden(Exception):
@@ -42,10 +42,12 @@ class Registry:
         except MlflowException as error:
             if error.error_code in _NOT_THERE:
                 return None
-            why = "it refuses the login" if error.error_code in _FORBIDDEN else type(error).__name__
-            raise Unreachable(why) from error
+            if error.error_code in _FORBIDDEN:
+                raise Unreachable("the registry refuses the login: see MLFLOW_TRACKING_USERNAME "
+                                  "and its password") from error
+            raise _unreachable(error) from error
         except Exception as error:  # whatever a store's driver raises
-            raise Unreachable(type(error).__name__) from error
+            raise _unreachable(error) from error
         return Version(int(found.version), int(found.creation_timestamp))
 
     def download(self, version: Version, folder: Path) -> None:
@@ -75,14 +77,18 @@ class Registry:
                 return
             if error.error_code in _FORBIDDEN:
                 raise Forbidden from error
-            raise Unreachable(type(error).__name__) from error
+            raise _unreachable(error) from error
         except Exception as error:
-            raise Unreachable(type(error).__name__) from error
+            raise _unreachable(error) from error
 
     def _client(self) -> MlflowClient:
         # made for each call: with a database as its store, making it is what fails when that is
         # away, and MLflow keeps the connections itself
         return MlflowClient()
+
+
+def _unreachable(error: Exception) -> Unreachable:
+    return Unreachable(f"the registry cannot be reached ({type(error).__name__})")
 
 
 def _disk_full(error: BaseException) -> bool:

@@ -10,6 +10,7 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -147,6 +148,43 @@ def registry_server(store: Store, port: int) -> Iterator[str]:
 
 
 @pytest.mark.slow
+@contextmanager
+def refusing_everybody(port: int) -> Iterator[str]:
+    """What a registry answers to a wrong password."""
+    class Handler(BaseHTTPRequestHandler):
+        def do_GET(self) -> None:
+            self.send_response(401)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", port), Handler)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join()
+
+
+def test_a_refused_login_is_told_as_that_and_once_it_fits_the_model_comes(
+    registry: Registry, tmp_path: Path
+) -> None:
+    port = free_port()
+    with refusing_everybody(port) as url, serve(url, tmp_path / "state") as served:
+        wait_for(lambda: "the registry refuses the login" in served.log.read_text())
+        time.sleep(5)
+        assert served.log.read_text().count("the registry refuses the login") == 1
+        assert "cannot be reached" not in served.log.read_text()
+        assert requests.get(f"{served.url}/ready", timeout=5).status_code == 503
+    with registry_server(registry.store, port) as url, serve(url, tmp_path / "state") as served:
+        served.answers_with(1)
+
+
 def test_it_goes_on_without_the_registry_also_after_a_restart_and_catches_up(
     registry: Registry, tmp_path: Path
 ) -> None:

@@ -6,6 +6,7 @@ import socket
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from typing import Any
 
 import mlflow
@@ -276,6 +277,28 @@ def test_a_client_that_goes_away_harms_nobody(served: Served) -> None:
     with socket.create_connection((host, int(port))) as connection:
         connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
     assert served.version() == 1
+
+
+def test_large_bodies_are_held_up_to_a_limit_and_rows_still_answered(served: Served) -> None:
+    host, port = served.url.removeprefix("http://").split(":")
+    megabytes = 30
+    head = b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n"
+    with ExitStack() as open_:
+        waiting = []
+        for _ in range(8):  # 240 MB of at most 256, none of them complete
+            connection = open_.enter_context(socket.create_connection((host, int(port))))
+            connection.sendall(head % (megabytes * 2**20 + 1) + b" " * (megabytes * 2**20))
+            waiting.append(connection)
+        deadline = time.monotonic() + 20
+        while (answer := served.post(data=b" " * 31 * 2**20, headers=JSON)).status_code != 503:
+            assert time.monotonic() < deadline, "the bodies are not counted"
+        assert answer.json() == {"error": "too many large requests at once: try again"}
+        assert answer.headers["Retry-After"] == "1"
+        assert served.version() == 1
+    deadline = time.monotonic() + 20
+    while served.post(data=b" " * 31 * 2**20, headers=JSON).status_code == 503:
+        assert time.monotonic() < deadline, "the bodies are counted for ever"
+        time.sleep(0.1)
 
 
 def test_no_text_of_a_request_is_logged(served: Served) -> None:
