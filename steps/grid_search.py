@@ -8,6 +8,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 
 import joblib
@@ -100,7 +101,7 @@ def search(
     only with pairs of the same group and outcome (by default each has a row of its own); report is
     told the share done (0..1).
     Returns the grid and, for the best C, the out-of-fold logit of every pair.
-    Raises StepError where fewer groups than folds hold a positive.
+    Raises StepError where fewer groups than folds hold a positive, or a worker is killed.
     """
     row_of = np.arange(len(y)) if row_of is None else row_of
     if not isinstance(x, np.ndarray):
@@ -125,9 +126,14 @@ def search(
                                       y[folds[fold][1]], how.c_values[c], how, regression)
             for c, fold in fits)
         results = {}
-        for number, (fit, result) in enumerate(zip(fits, found, strict=True), 1):
-            results[fit] = result
-            report(number / len(fits))
+        try:
+            for number, (fit, result) in enumerate(zip(fits, found, strict=True), 1):
+                results[fit] = result
+                report(number / len(fits))
+        except BrokenProcessPool as error:
+            raise StepError(
+                f"train: one of {workers} processes that search the grid was killed, as happens "
+                "where memory runs out; give more memory or less data") from error
     scores = np.array([[results[c, fold][0] for c in range(len(how.c_values))]
                        for fold in range(len(folds))])
     grid = Grid(how.c_values, scores, sum(stopped for *_, stopped in results.values()))

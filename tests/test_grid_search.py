@@ -1,10 +1,13 @@
 """Fits in other processes: the same answers, and no process that outlives the training."""
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import joblib
@@ -70,24 +73,49 @@ def lives(pid: int) -> bool:
         return False
 
 
-@pytest.mark.skipif(not Path("/proc/self/task").exists(), reason="needs Linux' /proc")
-@pytest.mark.skipif(joblib.cpu_count() < 2, reason="one core has no workers")
-def test_workers_end_with_a_training_that_is_killed() -> None:
-    process = subprocess.Popen([sys.executable, "-c", SEARCH_WITHOUT_END], cwd=PROJECT,
-                               stderr=subprocess.DEVNULL, env=os.environ | {"PYTHONPATH": "."})
-    try:
-        deadline = time.monotonic() + 60
-        while len(workers := children(process.pid)) < 3:  # two and what tracks their files
+needs_workers = pytest.mark.skipif(
+    not Path("/proc/self/task").exists() or joblib.cpu_count() < 2,
+    reason="needs Linux' /proc and two cores")
+
+
+@contextmanager
+def searching() -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
+    """A process that searches without end, and its children: the workers, and what tracks them."""
+    with subprocess.Popen([sys.executable, "-c", SEARCH_WITHOUT_END], cwd=PROJECT, text=True,
+                          stderr=subprocess.PIPE) as process:
+        try:
+            deadline = time.monotonic() + 60
+            while len(started := children(process.pid)) < 3:
+                assert process.poll() is None, "it ended by itself"
+                assert time.monotonic() < deadline, "no workers"
+                time.sleep(0.1)
+            time.sleep(1)
             assert process.poll() is None, "it ended by itself"
-            assert time.monotonic() < deadline, "no workers"
-            time.sleep(0.1)
-        time.sleep(1)
-        assert process.poll() is None, "it ended by itself"
-        assert all(map(lives, workers))
-    finally:
-        process.send_signal(signal.SIGKILL)
+            yield process, started
+        finally:
+            process.kill()
+
+
+@needs_workers
+def test_workers_end_with_a_training_that_is_killed() -> None:
+    with searching() as (process, started):
+        assert all(map(lives, started))
+        process.kill()
         process.wait()
-    deadline = time.monotonic() + 15
-    while any(map(lives, workers)):
-        assert time.monotonic() < deadline, "a worker outlives the training"
-        time.sleep(0.2)
+        deadline = time.monotonic() + 15
+        while any(map(lives, started)):
+            assert time.monotonic() < deadline, "a worker outlives the training"
+            time.sleep(0.2)
+
+
+@needs_workers
+def test_a_worker_that_is_killed_is_told_in_one_line() -> None:
+    with searching() as (process, started):
+        worker = next(pid for pid in started
+                      if "popen_loky" in Path(f"/proc/{pid}/cmdline").read_text())
+        os.kill(worker, signal.SIGKILL)
+        _, said = process.communicate(timeout=60)
+        assert process.returncode == 1
+        assert re.match(
+            r"steps.failure.StepError: train: one of \d processes that search the grid was killed",
+            said.strip().splitlines()[-1])

@@ -88,7 +88,7 @@ def promote(path: VersionPath, body: Promotion) -> Response:
                                       'with {"force": true}')
         answer = Promoted(
             version=path.version, replaced_version=replaced, promoted_by=g.user.username,
-            promoted_at=datetime.now(UTC).isoformat(timespec="seconds"), forced=forced,
+            promoted_at=datetime.now(UTC).isoformat(timespec="microseconds"), forced=forced,
         )  # fmt: skip
         _promote(tracking, answer)
     return Response(answer.model_dump_json(), content_type="application/json")
@@ -111,12 +111,14 @@ def _promote(tracking: TrackingServer, new: Promoted) -> None:
     }  # fmt: skip
     number = str(new.version)
     with audited("promotion", "requested", **facts):
-        # the record is written first: an alias without one must not exist
+        # the record is written first: an alias without one must not exist; the moment, by which
+        # the last record is known, comes last of it
         for key, value in {
             "promoted_by": new.promoted_by,
-            "promoted_at": new.promoted_at,
             "replaced_version": str(new.replaced_version or "none"),
             "forced": str(new.forced).lower(),
+            "undo": "false",
+            "promoted_at": new.promoted_at,
         }.items():
             tracking.post(
                 "model-versions/set-tag", name=MODEL, version=number, key=key, value=value

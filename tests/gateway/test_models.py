@@ -4,6 +4,7 @@ import json
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from datetime import datetime
 
 import pytest
 import requests
@@ -59,6 +60,8 @@ def test_registry_from_empty_to_promoted(app: Flask, tracking_url: str) -> None:
     detail = problem(promote(app, 2), 409, "conflict")["detail"]
     assert "force" in detail
     assert get(app).get_json()["aliases"]["production"] == 1
+    parts(app).tracking.post(  # version 2 came back by an undo, once
+        "model-versions/set-tag", name="jobmatch", version="2", key="undo", value="true")
     forced = promote(app, 2, json={"force": True}).get_json()
     assert forced["forced"] is True
     assert forced["replaced_version"] == 1
@@ -73,6 +76,8 @@ def test_registry_from_empty_to_promoted(app: Flask, tracking_url: str) -> None:
     assert tags["promoted_by"] == "admin"
     assert tags["replaced_version"] == "1"
     assert tags["forced"] == "true"
+    assert tags["undo"] == "false"
+    assert datetime.fromisoformat(tags["promoted_at"]).tzinfo is not None
 
     # of what is in production already the answer is what is recorded, also to who asks again
     with_users(app)
