@@ -14,6 +14,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from http import HTTPStatus
 from importlib.metadata import version
 from typing import TYPE_CHECKING, Any
@@ -34,7 +35,8 @@ SMALL_BODY, FEW_BRACKETS = 32 * 2**10, 40
 millisecond: less than handing it to a thread and back under load."""
 MOST_AT_ONCE = 256
 LARGEST_TOGETHER = 256 * 2**20
-"""What a worker holds of large bodies at a time; small ones are never refused for it."""
+"""What a worker holds of bodies at a time before it refuses further ones over SMALL_BODY. One that
+a thread works on counts twice: as bytes, and as what is read from them."""
 SECONDS_TO_SEND, SECONDS_TO_ANSWER = 60, 60
 
 Message = dict[str, Any]
@@ -168,8 +170,10 @@ class Application:
                 return scoring.answer(body, content_type)
             loop = asyncio.get_running_loop()
             work = loop.run_in_executor(self._threads, scoring.answer, body, content_type)
-            self._busy += 1  # for as long as the thread works, also where nobody waits any more
-            work.add_done_callback(self._done)
+            # for as long as the thread works, also where nobody waits any more
+            self._busy += 1
+            self._hold(len(body))
+            work.add_done_callback(partial(self._done, len(body)))
             return await asyncio.wait_for(asyncio.shield(work), SECONDS_TO_ANSWER)
         except scoring.refusals as error:
             raise Refused(error.status, str(error)) from error
@@ -181,9 +185,9 @@ class Application:
             _log.error("answering failed: %s", where(error))
             raise Refused(500, "the model failed on this request") from error
 
-
-    def _done(self, work: asyncio.Future[bytes]) -> None:
+    def _done(self, size: int, work: asyncio.Future[bytes]) -> None:
         self._busy -= 1
+        self._hold(-size)
         if not work.cancelled():
             work.exception()  # looked at, or asyncio would log it with its message
 
@@ -199,6 +203,11 @@ def _allow(method: str, allowed: str) -> None:
         raise Refused(405, f"the method must be {allowed}", (b"allow", allowed.encode()))
 
 
+def _too_large() -> Refused:
+    return Refused(413, f"the body may be at most {LARGEST_BODY // 2**20} MB",
+                   (b"connection", b"close"))
+
+
 class _Body:
     """The body of one request; `hold` counts the bytes of all requests."""
 
@@ -207,12 +216,10 @@ class _Body:
         self.size = 0
 
     async def read(self, headers: dict[bytes, bytes], receive: Receive) -> bytes:
-        too_large = Refused(413, f"the body may be at most {LARGEST_BODY // 2**20} MB",
-                            (b"connection", b"close"))
         if headers.get(b"content-encoding", b"identity") != b"identity":
             raise Refused(415, "the body must not be compressed")
         if int(headers.get(b"content-length", b"0")) > LARGEST_BODY:
-            raise too_large
+            raise _too_large()
         parts = []
         try:
             async with asyncio.timeout(SECONDS_TO_SEND):
@@ -225,7 +232,7 @@ class _Body:
                     self.size += len(part)
                     together = self._hold(len(part))
                     if self.size > LARGEST_BODY:
-                        raise too_large
+                        raise _too_large()
                     if self.size > SMALL_BODY and together > LARGEST_TOGETHER:
                         raise Refused(503, "too many large requests at once: try again",
                                       (b"retry-after", b"1"), (b"connection", b"close"))

@@ -156,7 +156,7 @@ class Follower:
             self._later = wanted, time.monotonic() + wait
             self._not_serving(wanted, f"{error}; tried again every {wait:.0f} s")
         except Unreachable as error:
-            self._say(f"{error}; version {wanted.number} is fetched later")
+            self._say(f"{error}; version {wanted.number} is swapped in later")
         finally:
             shutil.rmtree(self._state.incoming, ignore_errors=True)
             self._report()

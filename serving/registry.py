@@ -43,8 +43,8 @@ class Registry:
             if error.error_code in _NOT_THERE:
                 return None
             if error.error_code in _FORBIDDEN:
-                raise Unreachable("the registry refuses the login: see MLFLOW_TRACKING_USERNAME "
-                                  "and its password") from error
+                raise Unreachable("the registry refuses the login: see MLFLOW_TRACKING_USERNAME, "
+                                  "its password and what it may read") from error
             raise _unreachable(error) from error
         except Exception as error:  # whatever a store's driver raises
             raise _unreachable(error) from error

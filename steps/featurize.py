@@ -45,6 +45,9 @@ SLOPE = 0.75
 """Slope of the pivoted length normalisation (docs/experiments.md)."""
 LATENT_POWER = 0.3
 """Dimensions weigh as their singular values to this power (docs/experiments.md)."""
+NO_DIMENSION = 1e-4
+"""Singular values below this share of the largest are rounding: the histories have fewer
+dimensions."""
 LATENT_DOCUMENTS = 12_000
 """At most so many histories are drawn to fit the latent space: more change nothing but the time."""
 
@@ -112,7 +115,7 @@ def latent_space(
 
     A history is the sum of the vacancies that one person was put forward for, plus their CV where
     there is one, so that terms of jobs and of CVs that lead to each other lie close (LSA:
-    Deerwester et al., 1990; randomised SVD: Halko, Martinsson & Tropp, SIAM Review 2011).
+    Deerwester et al., 1990; the SVD by ARPACK: Lehoucq, Sorensen & Yang, 1998).
     """
     n_people = int(pairs.person.max()) + 1
     put_forward = sp.csr_matrix(
@@ -138,11 +141,12 @@ def latent_space(
     dimensions = min(dimensions, min(documents.shape) - 1)
     if dimensions < 1 or not documents.nnz:
         return np.zeros((counts.shape[1], 1), np.float32)
-    # to convergence: a randomised SVD costs as much, and stops where ranking is measurably worse
+    # to convergence: a randomised SVD that stops early ranks worse (docs/experiments.md)
     start = generator.random(min(documents.shape), np.float32)
     _, singular, components = svds(documents, dimensions, v0=start, return_singular_vectors="vh")
-    scale = (singular / singular.max()) ** LATENT_POWER
-    return np.ascontiguousarray((components.T * scale)[:, ::-1], np.float32)
+    told = singular > NO_DIMENSION * singular.max()
+    scale = (singular[told] / singular.max()) ** LATENT_POWER
+    return np.ascontiguousarray((components[told].T * scale)[:, ::-1], np.float32)
 
 
 def documents_of(corpus: Corpus, vacancies: NDArray, candidates: NDArray) -> sp.csr_matrix:

@@ -36,7 +36,7 @@ IMPLAUSIBLE_AUC = 0.85
 """A single column that tells the outcome this well must have seen it: on real records those that
 have not stay below 0.76 (docs/model.md)."""
 LEAK_PAIRS = 10_000
-"""At most so many pairs are drawn to look for one: what tells that much shows in fewer."""
+"""A leak is looked for in at most so many pairs of each outcome: what tells so much shows there."""
 
 
 class TrainParameters(FeaturizeParameters):
@@ -94,7 +94,7 @@ class Fit:
     out_of_fold: NDArray[np.float64] = field(repr=False)
     """Hire logit, before calibration, of every training pair with a known outcome."""
     unconverged: int = 0
-    """Fits that stopped at `logistic_regression_max_iter`."""
+    """Fits of the grids and of the hire that stopped at `logistic_regression_max_iter`."""
 
 
 @dataclass(frozen=True)
@@ -106,6 +106,8 @@ class Earlier:
     logits: NDArray[np.float64]
     """Hire logit, before calibration, of every pair with a known outcome, by a model that has not
     seen its vacancy."""
+    unseen: NDArray[np.bool_]
+    """Of each of these pairs: whether that model has not seen the vacancy's text either."""
 
 
 def fit(data: Data, p: TrainParameters, earlier: Earlier | None = None,
@@ -124,7 +126,7 @@ def fit_match(
     real = data.pairs.where(data.pairs.candidate >= 0)
     _require_groups(data.posting[real.vacancy], p.grid_search_cv)
     generator = np.random.default_rng(p.random_state)
-    real = _draw(real, MATCH_PAIRS, generator)
+    real = real.where(_draw(np.arange(len(real)), MATCH_PAIRS, generator))
     v = np.concatenate([real.vacancy, np.repeat(real.vacancy, p.negatives_per_pair)])
     c = np.concatenate(
         [real.candidate, generator.choice(data.pool, len(real) * p.negatives_per_pair)])
@@ -146,11 +148,13 @@ def fit_match(
                    0.0, nothing, nothing, nothing, 1.0, 0.0, -np.inf, 0.0), grid
 
 
-def _draw(pairs: Pairs, count: int, generator: np.random.Generator) -> Pairs:
-    """At most so many of the pairs, in their order."""
-    if len(pairs) <= count:
-        return pairs
-    return pairs.where(np.sort(generator.choice(len(pairs), count, replace=False)))
+def _draw(
+    numbers: NDArray[np.int64], count: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """At most so many of the numbers, in their order."""
+    if len(numbers) <= count:
+        return numbers
+    return np.sort(generator.choice(numbers, count, replace=False))
 
 
 def match_features(
@@ -205,8 +209,8 @@ def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
 
     An undecided pair counts as not hired, with less weight; the pairs of a vacancy with n pairs
     weigh √n together, so that a vacancy with a hundred prospects does not drown the others. The
-    calibration counts every pair in full, and looks at logits of models that have not seen the
-    pair's vacancy: out of fold, or as the earlier fit foretold it.
+    calibration counts every pair in full, and looks at hire logits of models that have not seen
+    the pair's vacancy: out of fold, or as the earlier fit foretold it.
     """
     kept = data.pairs.known
     pairs, age = data.pairs.where(kept), data.age[kept]
@@ -220,14 +224,15 @@ def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
     per_vacancy = np.bincount(pairs.vacancy)[pairs.vacancy]
     weight = np.where(pairs.undecided, p.undecided_weight, 1) / np.sqrt(per_vacancy)
     if earlier is None:
-        grid, unseen = search(x, y, posting, weight, p.grid, row_of=row_of,
+        grid, logits = search(x, y, posting, weight, p.grid, row_of=row_of,
                               report=lambda share: report(0.3 + 0.6 * share))
+        unseen = np.ones(len(y), bool)
     else:
-        grid, unseen = earlier.hire_grid, earlier.logits
+        grid, logits, unseen = earlier.hire_grid, earlier.logits, earlier.unseen
     model = many_columns(grid.best_c, p.grid).fit(
         x, y[distinct], sample_weight=np.bincount(row_of, weights=weight))
     platt = LogisticRegression(C=1e9).fit(
-        unseen[:, None], y, sample_weight=0.5 ** (age / CALIBRATION_HALF_LIFE))
+        logits[:, None], y, sample_weight=unseen * 0.5 ** (age / CALIBRATION_HALF_LIFE))
     terms = data.candidates.unit.shape[1]
     title, body, cv = np.split(model.coef_[0], [terms, 2 * terms])
     weights = replace(
@@ -244,13 +249,14 @@ def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
     depth = max(opens - weights.match_intercept, 0.5)  # from there down to a CV that shares nothing
     weights = replace(weights, gate_from=opens, gate_slope=GATE_DEPTH / depth)
     scorer = Scorer(data.space, weights)
-    probability = sigmoid(weights.platt_scale * unseen[joined] + weights.platt_intercept
+    probability = sigmoid(weights.platt_scale * logits[joined] + weights.platt_intercept
                           + scorer.gate(match))
+    judged = unseen[joined]
     unconverged = int(np.max(model.n_iter_) >= p.logistic_regression_max_iter)
     if earlier is None:
         unconverged += match_grid.unconverged + grid.unconverged
-    return Fit(scorer, best_f1_threshold(y[joined], probability), match_grid, grid, unseen,
-               unconverged)
+    return Fit(scorer, best_f1_threshold(y[joined][judged], probability[judged]), match_grid,
+               grid, logits, unconverged)
 
 
 def unseen_logits(
@@ -271,10 +277,12 @@ def unseen_logits(
 def require_no_leak(data: Data, p: TrainParameters) -> None:
     """Raises StepError where one column alone, or whether it is filled at all, tells the outcome
     implausibly well."""
-    pairs = _draw(data.pairs.where(data.pairs.known), LEAK_PAIRS,
-                  np.random.default_rng(p.random_state))
-    distinct, _ = alike(pairs)
-    pairs = pairs.where(distinct)
+    pairs = data.pairs.where(data.pairs.known)
+    pairs = pairs.where(alike(pairs)[0])
+    generator = np.random.default_rng(p.random_state)
+    drawn = [_draw(np.flatnonzero(pairs.hired == outcome), LEAK_PAIRS, generator)
+             for outcome in (0, 1)]
+    pairs = pairs.where(np.sort(np.concatenate(drawn)))
     x, y, groups = hire_features(data, pairs), pairs.hired, data.posting[pairs.vacancy]
     terms = data.candidates.unit.shape[1]
     quick = replace(p.grid, c_values=(1.0,), folds=2, scoring="roc_auc")

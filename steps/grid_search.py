@@ -1,4 +1,4 @@
-"""Grid search over C for logistic regressions: one fit a fold and C, on every core.
+"""Grid search over C for logistic regressions: one fit a fold and C, on two cores where it pays.
 
 Every worker process imports this module: it stays apart from what they do not need.
 """
@@ -25,8 +25,8 @@ from steps.failure import StepError
 
 DUAL_TOLERANCE = 0.1
 """Logits then differ by less than 0.01 from those at 0.0001 (docs/performance.md)."""
-WORKERS = 4
-"""At most so many processes: each holds a copy of the features."""
+WORKERS = 2
+"""At most so many processes: they share the features, but liblinear copies them for each fit."""
 WORTH_WORKERS = 100_000_000
 """Stored features times fits from which other processes pay: they import for two seconds."""
 
@@ -119,21 +119,21 @@ def search(
     # same data and seed would give another model every time
     several = x.size * len(fits) >= WORTH_WORKERS
     workers = min(joblib.cpu_count(), WORKERS, len(fits)) if several else 1
-    with joblib.Parallel(workers, return_as="generator", initializer=_end_with_parent,
-                         initargs=(os.getpid(),)) as parallel:
-        found = parallel(
-            joblib.delayed(_fit_fold)(x, label, learned[fold], row_of[folds[fold][1]],
-                                      y[folds[fold][1]], how.c_values[c], how, regression)
-            for c, fold in fits)
-        results = {}
-        try:
+    results = {}
+    try:
+        with joblib.Parallel(workers, return_as="generator", initializer=_end_with_parent,
+                             initargs=(os.getpid(),)) as parallel:
+            found = parallel(
+                joblib.delayed(_fit_fold)(x, label, learned[fold], row_of[folds[fold][1]],
+                                          y[folds[fold][1]], how.c_values[c], how, regression)
+                for c, fold in fits)
             for number, (fit, result) in enumerate(zip(fits, found, strict=True), 1):
                 results[fit] = result
                 report(number / len(fits))
-        except BrokenProcessPool as error:
-            raise StepError(
-                f"train: one of {workers} processes that search the grid was killed, as happens "
-                "where memory runs out; give more memory or less data") from error
+    except BrokenProcessPool as error:
+        raise StepError(
+            f"train: one of {workers} processes that search the grid was killed, as happens "
+            "where memory runs out; give more memory or less data") from error
     scores = np.array([[results[c, fold][0] for c in range(len(how.c_values))]
                        for fold in range(len(folds))])
     grid = Grid(how.c_values, scores, sum(stopped for *_, stopped in results.values()))

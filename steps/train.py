@@ -61,8 +61,11 @@ def fit_part(
         age_in_days(features.vacancy_dates, pairs), pool_of(features, part))
     earlier = None
     if first is not None:
-        logits = unseen_logits(pairs, features.held_out_pairs, first, *features.vectors(HOLDOUT))
-        earlier = Earlier(first.match_grid, first.hire_grid, logits)
+        held_out, posting = features.held_out_pairs, features.corpus.postings[pairs.vacancy]
+        earlier = Earlier(
+            first.match_grid, first.hire_grid,
+            unseen_logits(pairs, held_out, first, *features.vectors(HOLDOUT)),
+            (~held_out | ~np.isin(posting, posting[~held_out]))[pairs.known])
     return fit(data, p, earlier, progress.within)
 
 

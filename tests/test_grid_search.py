@@ -29,17 +29,20 @@ random = np.random.default_rng(0)
 x = sp.csr_matrix(random.random((20_000, 200)))
 y = np.arange(20_000) % 2
 how = grid_search.Settings((1e6,) * 50, 5, "roc_auc", 1_000_000, 0)
-grid_search.DUAL_TOLERANCE = 1e-12
 grid_search.search(x, y, np.arange(20_000), np.ones(20_000), how)
 """
 
 
 def rows() -> tuple[sp.csr_matrix, np.ndarray, np.ndarray, np.ndarray]:
-    """Features, labels, groups and weights of 300 pairs."""
+    """Features (unordered, and large enough to be shared as a file), labels, groups and weights of
+    1200 pairs."""
     random = np.random.default_rng(0)
-    x = sp.random(300, 80, 0.2, "csr", random_state=0)
-    y = (np.asarray(x[:, :3].sum(axis=1)).ravel() + random.random(300) > 0.9).astype(np.int64)
-    return x, y, np.arange(300) // 3, random.random(300)
+    x = sp.random(1200, 500, 0.3, "csr", random_state=0)
+    y = (np.asarray(x[:, :3].sum(axis=1)).ravel() + random.random(1200) > 0.9).astype(np.int64)
+    x = x[:, random.permutation(500)]
+    assert not x.has_sorted_indices
+    assert x.data.nbytes > 2**20
+    return x, y, np.arange(1200) // 3, random.random(1200)
 
 
 def test_other_processes_give_the_same_grid_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -55,7 +58,7 @@ def test_other_processes_give_the_same_grid_to_the_bit(monkeypatch: pytest.Monke
 
 def test_pairs_that_share_a_row_count_as_rows_of_their_own() -> None:
     x, y, groups, weight = rows()
-    twice, label = np.repeat(np.arange(300), 2), np.repeat(y, 2)
+    twice, label = np.repeat(np.arange(1200), 2), np.repeat(y, 2)
     apart, _ = search(x[twice], label, groups[twice], weight[twice], HOW)
     shared, _ = search(x, label, groups[twice], weight[twice], HOW, row_of=twice)
     assert shared.scores == pytest.approx(apart.scores, abs=0.02)

@@ -13,10 +13,12 @@ from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from jobmatch_pyfunc.model import HOLDOUT, FittedModel
-from jobmatch_pyfunc.scoring import Floats, Ints, Weights, best_first, take
+from jobmatch_pyfunc.scoring import Floats, Ints, Space, Weights, best_first, take
 from jobmatch_pyfunc.text import body, count_terms
 from steps.corpus import Pairs
 from steps.evaluate import judge_all
+from steps.featurize import latent_space
+from steps.fitting import unseen_logits
 from steps.judging import Contender, Held, held, judge
 from steps.progress import Progress
 from steps.train import fit_part
@@ -101,6 +103,47 @@ def test_the_same_data_and_seed_give_the_same_model(trained: Trained) -> None:
     for name in Weights.__dataclass_fields__:
         np.testing.assert_array_equal(
             getattr(again.scorer.weights, name), getattr(first.scorer.weights, name), name)
+
+
+def test_the_calibration_of_what_ships_sees_logits_of_models_that_have_not_seen_the_vacancy(
+    trained: Trained
+) -> None:
+    features, pairs = trained.features, trained.features.pairs
+    first = fit_part(features, HOLDOUT, trained.parameters, Progress({"first": 1}))
+    vacancies, candidates = features.vectors(HOLDOUT)
+    held_out = features.held_out_pairs
+    logits = unseen_logits(pairs, held_out, first, vacancies, candidates)
+    of_known = np.full(len(pairs), np.nan)
+    of_known[pairs.known] = logits
+    np.testing.assert_array_equal(of_known[~held_out & pairs.known], first.out_of_fold)
+
+    with_cv = held_out & pairs.joined
+    assert with_cv.sum() > 50
+    match, hire = first.scorer.score_pairs(
+        vacancies, candidates, pairs.vacancy[with_cv], pairs.candidate[with_cv])
+    weights = first.scorer.weights
+    told = (hire - weights.platt_intercept - first.scorer.gate(match)) / weights.platt_scale
+    np.testing.assert_allclose(of_known[with_cv], told, rtol=0, atol=1e-9)
+
+    without = held_out & pairs.known & (pairs.candidate < 0)
+    assert without.any()
+    told = weights.hire_intercept + first.scorer.vacancy_part(vacancies)[pairs.vacancy[without]]
+    np.testing.assert_allclose(of_known[without], told, rtol=0, atol=1e-12)
+
+
+def test_histories_of_few_dimensions_give_the_same_space_each_time() -> None:
+    random = np.random.default_rng(0)
+    people = np.repeat(random.random((5, 40)), 12, axis=0)  # five people's histories, twelve times
+    counts = sp.csr_matrix(np.zeros((60, 40), np.float32))
+    numbers = np.arange(60)
+    twice = np.concatenate([numbers, numbers])
+    pairs = Pairs(twice, np.full(120, -1), np.repeat(numbers, 2), np.zeros(120, np.int64),
+                  np.zeros(120, bool), np.ones(120, bool))
+    space = Space(np.ones(40), np.zeros((40, 1), np.float32), 0.75, 1.0)
+    first, again = (latent_space(counts, pairs, space, sp.csr_matrix(people), 30, 0)
+                    for _ in range(2))
+    np.testing.assert_allclose(first, again, rtol=0, atol=1e-5)
+    assert first.shape[1] <= 10
 
 
 def test_columnar_training_vectors_equal_the_served_ones(trained: Trained, rows: pd.DataFrame

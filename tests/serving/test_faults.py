@@ -147,7 +147,6 @@ def registry_server(store: Store, port: int) -> Iterator[str]:
         server.wait(20)
 
 
-@pytest.mark.slow
 @contextmanager
 def refusing_everybody(port: int) -> Iterator[str]:
     """What a registry answers to a wrong password."""
@@ -185,6 +184,7 @@ def test_a_refused_login_is_told_as_that_and_once_it_fits_the_model_comes(
         served.answers_with(1)
 
 
+@pytest.mark.slow
 def test_it_goes_on_without_the_registry_also_after_a_restart_and_catches_up(
     registry: Registry, tmp_path: Path
 ) -> None:
