@@ -7,6 +7,7 @@ they say in an error stays here: the caller gets a Problem in our own words.
 import json
 import logging
 from collections.abc import Iterator
+from contextlib import suppress
 from typing import Any, Self, cast
 
 import requests
@@ -180,6 +181,10 @@ class MissingError(Exception):
     """The tracking server has no such thing."""
 
 
+class ExistsError(Exception):
+    """The tracking server has such a thing already."""
+
+
 class TrackingServer:
     """MLflow's tracking server and registry, over its REST API."""
 
@@ -216,11 +221,16 @@ class TrackingServer:
 
     def experiment_id(self, name: str) -> str:
         """The id of the experiment, which is made when it is not there."""
+        with suppress(MissingError):
+            return self._known_experiment(name)
         try:
-            found = self.get("experiments/get-by-name", experiment_name=name)
-            return str(found["experiment"]["experiment_id"])
-        except MissingError:
             return str(self.post("experiments/create", name=name)["experiment_id"])
+        except ExistsError:  # another thread, worker or training was faster
+            return self._known_experiment(name)
+
+    def _known_experiment(self, name: str) -> str:
+        found = self.get("experiments/get-by-name", experiment_name=name)
+        return str(found["experiment"]["experiment_id"])
 
     def run(self, run_id: str) -> dict[str, Any]:
         """A run. Raises MissingError or Problem."""
@@ -256,6 +266,8 @@ class TrackingServer:
         code = content.get("error_code") if isinstance(content, dict) else None
         if code == "RESOURCE_DOES_NOT_EXIST":
             raise MissingError(path)
+        if code == "RESOURCE_ALREADY_EXISTS":
+            raise ExistsError(path)
         if response.status_code in (401, 403):
             _log.error(
                 "the MLflow server refuses the gateway (%d): check MLFLOW_TRACKING_USERNAME, "

@@ -20,7 +20,12 @@ QUICK = {
 
 
 @pytest.mark.slow
-def test_login_train_predict_rank_promote(tmp_path: Path, tracking_url: str) -> None:
+def test_login_train_predict_rank_promote(tmp_path: Path) -> None:
+    with servers.mlflow_server(tmp_path) as tracking_url:  # of its own: nothing is there yet
+        everything(tmp_path, tracking_url)
+
+
+def everything(tmp_path: Path, tracking_url: str) -> None:
     port = servers.free_port()
     model_url = f"http://127.0.0.1:{port}"
     env = servers.environment(

@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -465,3 +466,17 @@ def test_hand_over_that_a_killed_gateway_left_undone_is_completed(handing_over: 
     assert problem(refused, 409, "training-under-way")["run_id"] == run_id
     assert tracking.run(run_id)["info"]["run_name"] == "train"
     assert call(handing_over, "DELETE", f"/train/{run_id}").get_json()["state"] == "killed"
+
+
+def test_experiment_that_several_make_at_once_is_one(training: Flask) -> None:
+    tracking, together = parts(training).tracking, threading.Barrier(4)
+    for _ in range(5):
+        name = f"made at once {uuid.uuid4().hex}"
+
+        def make(name: str = name) -> str:
+            together.wait(20)
+            return tracking.experiment_id(name)
+
+        with ThreadPoolExecutor(4) as threads:
+            made = {future.result() for future in [threads.submit(make) for _ in range(4)]}
+        assert len(made) == 1
