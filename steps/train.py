@@ -61,7 +61,7 @@ def fit_part(
         age_in_days(features.vacancy_dates, pairs), pool_of(features, part))
     earlier = None
     if first is not None:
-        held_out, posting = features.held_out_pairs, features.corpus.postings[pairs.vacancy]
+        held_out, posting = features.held_out_pairs, data.posting[pairs.vacancy]
         earlier = Earlier(
             first.match_grid, first.hire_grid,
             unseen_logits(pairs, held_out, first, *features.vectors(HOLDOUT)),

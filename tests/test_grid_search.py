@@ -18,6 +18,7 @@ import scipy.sparse as sp
 from steps import grid_search
 from steps.grid_search import Settings, search
 from tests.conftest import PROJECT
+from tests.serving.conftest import alive, children
 
 HOW = Settings((0.1, 10.0), 3, "roc_auc", 1000, 7)
 
@@ -64,31 +65,19 @@ def test_pairs_that_share_a_row_count_as_rows_of_their_own() -> None:
     assert shared.scores == pytest.approx(apart.scores, abs=0.02)
 
 
-def children(pid: int) -> set[int]:
-    found = Path(f"/proc/{pid}/task/{pid}/children")
-    return {int(child) for child in found.read_text().split()} if found.exists() else set()
-
-
-def lives(pid: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{pid}/status").read_text()
-    except OSError:
-        return False
-
-
 needs_workers = pytest.mark.skipif(
     not Path("/proc/self/task").exists() or joblib.cpu_count() < 2,
     reason="needs Linux' /proc and two cores")
 
 
 @contextmanager
-def searching() -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
+def searching() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A process that searches without end, and its children: the workers, and what tracks them."""
     with subprocess.Popen([sys.executable, "-c", SEARCH_WITHOUT_END], cwd=PROJECT, text=True,
                           stderr=subprocess.PIPE) as process:
         try:
             deadline = time.monotonic() + 60
-            while len(started := children(process.pid)) < 3:
+            while len(started := children(process.pid, "")) < 3:
                 assert process.poll() is None, "it ended by itself"
                 assert time.monotonic() < deadline, "no workers"
                 time.sleep(0.1)
@@ -102,20 +91,19 @@ def searching() -> Iterator[tuple[subprocess.Popen[str], set[int]]]:
 @needs_workers
 def test_workers_end_with_a_training_that_is_killed() -> None:
     with searching() as (process, started):
-        assert all(map(lives, started))
+        assert all(map(alive, started))
         process.kill()
         process.wait()
         deadline = time.monotonic() + 15
-        while any(map(lives, started)):
+        while any(map(alive, started)):
             assert time.monotonic() < deadline, "a worker outlives the training"
             time.sleep(0.2)
 
 
 @needs_workers
 def test_a_worker_that_is_killed_is_told_in_one_line() -> None:
-    with searching() as (process, started):
-        worker = next(pid for pid in started
-                      if "popen_loky" in Path(f"/proc/{pid}/cmdline").read_text())
+    with searching() as (process, _):
+        worker = children(process.pid, "popen_loky")[0]
         os.kill(worker, signal.SIGKILL)
         _, said = process.communicate(timeout=60)
         assert process.returncode == 1
