@@ -9,6 +9,7 @@ import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
 from dataclasses import dataclass
 
 import joblib
@@ -29,6 +30,9 @@ WORKERS = 2
 """At most so many processes: they share the features, but liblinear copies them for each fit."""
 WORTH_WORKERS = 100_000_000
 """Stored features times fits from which other processes pay: they import for two seconds."""
+LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
+"""For the workers: a quarter off each fit, which begins by copying all features
+(docs/performance.md)."""
 
 
 @dataclass(frozen=True)
@@ -41,6 +45,10 @@ class Settings:
     """The name of one of scikit-learn's scorers."""
     max_iter: int
     random_state: int
+
+    @property
+    def fits(self) -> int:
+        return len(self.c_values) * self.folds
 
 
 @dataclass(frozen=True)
@@ -74,6 +82,7 @@ class Grid:
 
 
 Regression = Callable[[float, Settings], LogisticRegression]
+Scoring = Callable[[LogisticRegression, sp.csr_matrix | NDArray, NDArray], float]
 
 
 def many_columns(c: float, how: Settings) -> LogisticRegression:
@@ -117,15 +126,16 @@ def search(
     fits = [(int(c), fold) for c in order for fold in range(len(folds))]
     # never in threads: liblinear draws its random numbers from one generator a process, so the
     # same data and seed would give another model every time
-    several = x.size * len(fits) >= WORTH_WORKERS
-    workers = min(joblib.cpu_count(), WORKERS, len(fits)) if several else 1
+    several = worth_workers(x.size, len(fits))
+    workers = min(_workers(), len(fits)) if several else 1
+    scorer = get_scorer(how.scoring)
     results = {}
     try:
-        with joblib.Parallel(workers, return_as="generator", initializer=_end_with_parent,
-                             initargs=(os.getpid(),)) as parallel:
+        with _parallel(workers) as parallel:
             found = parallel(
                 joblib.delayed(_fit_fold)(x, label, learned[fold], row_of[folds[fold][1]],
-                                          y[folds[fold][1]], how.c_values[c], how, regression)
+                                          y[folds[fold][1]], how.c_values[c], how, regression,
+                                          scorer)
                 for c, fold in fits)
             for number, (fit, result) in enumerate(zip(fits, found, strict=True), 1):
                 results[fit] = result
@@ -141,6 +151,33 @@ def search(
     for fold, (_, test) in enumerate(folds):
         out_of_fold[test] = results[grid.best, fold][1]
     return grid, out_of_fold
+
+
+def worth_workers(features: int, fits: int) -> bool:
+    """Whether so many fits of so many stored features are shared out to processes."""
+    return features * fits >= WORTH_WORKERS
+
+
+def start_workers() -> None:
+    """Start the processes of the next searches, so that they import while others work."""
+    def start() -> None:
+        workers = _workers()
+        with suppress(BrokenProcessPool), _parallel(workers) as parallel:  # a search will say so
+            list(parallel(joblib.delayed(os.getpid)() for _ in range(workers)))
+
+    threading.Thread(target=start, daemon=True).start()
+
+
+def _workers() -> int:
+    return min(joblib.cpu_count(), WORKERS)
+
+
+def _parallel(workers: int) -> joblib.Parallel:
+    """Searches with the same number of workers share the processes."""
+    if workers > 1:
+        os.environ.setdefault(*LARGE_PAGES)  # glibc reads it where a process starts
+    return joblib.Parallel(workers, return_as="generator", initializer=_end_with_parent,
+                           initargs=(os.getpid(),))
 
 
 def _end_with_parent(parent: int) -> None:
@@ -162,14 +199,14 @@ def _row_weights(weight: NDArray, row_of: NDArray, test: NDArray, rows: int) -> 
 
 def _fit_fold(
     x: sp.csr_matrix | NDArray, label: NDArray, weight: NDArray, rows: NDArray, y: NDArray,
-    c: float, how: Settings, regression: Regression,
+    c: float, how: Settings, regression: Regression, scorer: Scoring,
 ) -> tuple[float, NDArray[np.float64], bool]:
     """Score and logits of the rows left out, and whether the fit stopped at `max_iter`."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # the grid counts them
         model = regression(c, how).fit(x, label, sample_weight=weight)
     held = x[rows]
-    return (float(get_scorer(how.scoring)(model, held, y)), model.decision_function(held),
+    return (float(scorer(model, held, y)), model.decision_function(held),
             bool(np.max(model.n_iter_) >= how.max_iter))
 
 

@@ -163,10 +163,9 @@ def ranks_in_pool(scores: Floats, members: Ints) -> tuple[Floats, Floats]:
     Returns each member's rank (1 is best; ties share their mean rank) and its AUC: the share of
     the rest of the pool that it beats.
     """
-    ordered = np.sort(scores)
     mine = scores[members]
-    above = len(scores) - np.searchsorted(ordered, mine, side="right")
-    equal = len(scores) - above - np.searchsorted(ordered, mine, side="left")
+    above = np.array([np.count_nonzero(scores > score) for score in mine], float)
+    equal = np.array([np.count_nonzero(scores == score) for score in mine], float)
     rank = 1 + above + (equal - 1) / 2
     return rank, 1 - (rank - 1) / max(len(scores) - 1, 1)
 

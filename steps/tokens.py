@@ -19,7 +19,8 @@ from numpy.typing import NDArray
 from jobmatch_pyfunc.text import WORD, term_of
 
 CHUNK_CHARACTERS = 8_000_000
-"""Texts are tokenised in chunks of about this size, which bounds the memory."""
+"""Texts are tokenised in chunks of at most about this size, which bounds the memory."""
+FEWEST_CHUNKS = 8
 CHUNK_WORDS = 16_000_000
 """Words are counted in chunks of about this size, for the same reason."""
 
@@ -40,63 +41,86 @@ class Tokens:
 
 def tokenise(texts: Sequence[str], report: Callable[[float], None] = lambda _: None) -> Tokens:
     """Split every text into words. `report` is told the share done (0..1)."""
-    words: dict[str, int] = {}
-    counts, ids = [np.zeros(0, np.int64)], [np.zeros(0, np.int32)]
+    numbers = _Numbers()
+    kept = []
     chunks = list(_chunks(texts))
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # polars lets go of the interpreter's lock
         found = threads.map(lambda chunk: _words(texts[slice(*chunk)]), chunks)
-        for (_, end), (per_text, dictionary, indices) in zip(chunks, found, strict=True):
-            counts.append(per_text)
-            numbers = np.fromiter(
-                (words.setdefault(word, len(words)) for word in dictionary), np.int32,
-                len(dictionary))
-            ids.append(numbers[indices])
+        for (_, end), (per_text, distinct, frequency, entries) in zip(chunks, found, strict=True):
+            terms = numbers.terms_of(distinct, frequency)
+            kept.append(threads.submit(_terms_only, per_text, terms, entries))
             report(end / len(texts))
-    return _as_terms(words, np.concatenate(counts), np.concatenate(ids))
+    parts = [(np.zeros(0, np.int64), np.zeros(0, np.int32)), *(future.result() for future in kept)]
+    per_text, ids = (np.concatenate(part) for part in zip(*parts, strict=True))
+    return Tokens(np.concatenate([[0], np.cumsum(per_text)]), ids, list(numbers.terms),
+                  numbers.written())
 
 
-def _words(texts: Sequence[str]) -> tuple[NDArray[np.int64], list[str], NDArray[np.int32]]:
-    """Words of each text: how many, the distinct ones, and each one's place among those."""
+def _words(
+    texts: Sequence[str],
+) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64], NDArray[np.int32]]:
+    """How many words each text has; the distinct ones, how often each occurs, and for every word
+    its place among those."""
     lowered = pl.Series(texts, dtype=pl.String).str.to_lowercase()
     found = lowered.str.extract_all(WORD)
     flat = found.explode(empty_as_null=False).to_arrow().dictionary_encode()
-    return (found.list.len().to_numpy().astype(np.int64), flat.dictionary.to_pylist(),
-            np.asarray(flat.indices))
+    entries, distinct = np.asarray(flat.indices), flat.dictionary.to_pylist()
+    return (found.list.len().to_numpy().astype(np.int64), distinct,
+            np.bincount(entries, minlength=len(distinct)), entries)
+
+
+def _terms_only(
+    per_text: NDArray[np.int64], terms: NDArray[np.int32], entries: NDArray[np.int32]
+) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
+    """How many words of each text are terms, and their numbers: stop words fall away."""
+    found = terms[entries]
+    kept = found >= 0
+    before = np.concatenate([[0], np.cumsum(kept)])
+    bounds = np.concatenate([[0], np.cumsum(per_text)])
+    return np.diff(before[bounds]), found[kept]
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
+    # several even of few texts, so that words become terms while more are found
+    largest = min(CHUNK_CHARACTERS, 1 + sum(map(len, texts)) // FEWEST_CHUNKS)
     begin, size = 0, 0
     for end, text in enumerate(texts, 1):
         size += len(text)
-        if size >= CHUNK_CHARACTERS or end == len(texts):
+        if size >= largest or end == len(texts):
             yield begin, end
             begin, size = end, 0
 
 
-def _as_terms(words: dict[str, int], counts: NDArray, ids: NDArray) -> Tokens:
-    """From words to terms: stop words fall away, forms of one stem become one."""
-    frequency = np.bincount(ids.astype(np.int64), minlength=len(words))
-    terms: dict[str, int] = {}
-    written: list[str] = []
-    best: list[int] = []
-    term_of_word = np.full(len(words), -1, np.int32)
-    for number, word in enumerate(words):
-        term = term_of(word)
-        if not term:
-            continue
-        at = terms.setdefault(term, len(terms))
-        if at == len(written):
-            written.append(word)
-            best.append(frequency[number])
-        elif frequency[number] > best[at]:
-            written[at], best[at] = word, frequency[number]
-        term_of_word[number] = at
-    found = term_of_word[ids.astype(np.int64)]
-    text = np.repeat(np.arange(len(counts)), counts.astype(np.int64))
-    kept = found >= 0
-    lengths = np.bincount(text[kept], minlength=len(counts))
-    offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    return Tokens(offsets, found[kept], list(terms), written)
+class _Numbers:
+    """Numbers of words and of their terms, in the order in which they are met."""
+
+    def __init__(self) -> None:
+        self.terms: dict[str, int] = {}
+        self._words: dict[str, int] = {}
+        self._term = np.zeros(0, np.int32)
+        """Of each word; −1 where it carries no meaning."""
+        self._frequency = np.zeros(0, np.int64)
+
+    def terms_of(self, words: list[str], frequency: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Numbers of the terms of some distinct words; frequency: how often each occurs here."""
+        known = len(self._words)
+        numbers = np.fromiter(
+            (self._words.setdefault(word, len(self._words)) for word in words), np.int64,
+            len(words))
+        new = (term_of(words[at]) for at in np.flatnonzero(numbers >= known))
+        found = [self.terms.setdefault(term, len(self.terms)) if term else -1 for term in new]
+        self._term = np.append(self._term, np.array(found, np.int32))
+        self._frequency = np.append(self._frequency, np.zeros(len(found), np.int64))
+        self._frequency[numbers] += frequency
+        return self._term[numbers]
+
+    def written(self) -> list[str]:
+        """The most frequent word of each term; of equals the one met first."""
+        words = list(self._words)
+        order = np.lexsort((np.arange(len(words)), -self._frequency))
+        order = order[self._term[order] >= 0]
+        first = np.unique(self._term[order], return_index=True)[1]
+        return [words[number] for number in order[first]]
 
 
 @dataclass(frozen=True)

@@ -10,6 +10,8 @@ import json
 import resource
 import shutil
 import warnings
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -19,10 +21,12 @@ from mlflow import MlflowClient
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, recall_score
+from threadpoolctl import threadpool_limits
 
 from jobmatch_pyfunc.contract import ACTIVITIES, CV, REQUIREMENTS, TITLE, signature
-from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
-from jobmatch_pyfunc.scoring import take
+from jobmatch_pyfunc.model import HOLDOUT, POOL, SHIPPED
+from jobmatch_pyfunc.scoring import Pool, take
+from jobmatch_pyfunc.storage import write_pool
 from steps import features as feature_files
 from steps import featurize, ingest
 from steps.corpus import Pairs
@@ -31,6 +35,7 @@ from steps.evaluate import judge_all, judge_version, readable
 from steps.features import Features
 from steps.featurize import FeaturizeParameters
 from steps.fitting import Data, Earlier, Fit, TrainParameters, fit, unseen_logits
+from steps.grid_search import start_workers, worth_workers
 from steps.ingest import IngestParameters
 from steps.judging import Held, Judgement, held, judge, model_contender, verdict
 from steps.parameters import PROJECT, select
@@ -38,7 +43,7 @@ from steps.progress import Progress
 from steps.registry import MODEL, PRODUCTION, STAGING, current_user, set_production, version_at
 from steps.report import log_judgement, print_table
 from steps.session import past_stopping, run_step
-from steps.versions import Version, make_pool, write_fitted
+from steps.versions import Version, make_pool, write_about, write_models, write_part
 
 SHIPPED_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "scipy", "pystemmer")
 EXAMPLE = {
@@ -50,7 +55,7 @@ EXAMPLE = {
 
 
 def fit_part(
-    features: Features, part: str, p: TrainParameters, progress: Progress,
+    features: Features, part: str, p: TrainParameters, report: Callable[[float], None],
     first: Fit | None = None,
 ) -> Fit:
     """Fit both scores on one part's vacancies; those of `final` with what the first fit found."""
@@ -66,7 +71,7 @@ def fit_part(
             first.match_grid, first.hire_grid,
             unseen_logits(pairs, held_out, first, *features.vectors(HOLDOUT)),
             (~held_out | ~np.isin(posting, posting[~held_out]))[pairs.known])
-    return fit(data, p, earlier, progress.within)
+    return fit(data, p, earlier, report)
 
 
 def age_in_days(dates: NDArray[np.datetime64], pairs: Pairs) -> NDArray[np.float64]:
@@ -153,28 +158,33 @@ def train(p: TrainParameters) -> None:
     warnings.simplefilter("ignore", ConvergenceWarning)  # they are counted and told at the end
     folder = featurize.bring_about(select(FeaturizeParameters, p))
     ingest.log_inputs(select(IngestParameters, p), "train")
-    progress = Progress({"reading the features": 2, "fitting": 40, "fitting the baseline": 12,
-                         "fitting on everything": 20, "judging": 14,
-                         "logging and registering": 12})
+    progress = Progress({"reading the features": 2, "fitting": 46, "fitting the baseline": 20,
+                         "judging": 20, "logging and registering": 12})
     progress.stage("reading the features")
     features = feature_files.read(folder)
+    if worth_workers(_stored_features(features), p.grid.fits):
+        start_workers()
     progress.stage("fitting")
-    first = fit_part(features, HOLDOUT, p, progress)
+    first = fit_part(features, HOLDOUT, p, progress.within)
     client = MlflowClient()
     current = version_at(client, PRODUCTION)
     production = readable(current)
     progress.stage("fitting the baseline")
     described = fit_baseline(features, p)
-    progress.stage("fitting on everything")
-    final = fit_part(features, SHIPPED, p, progress, first)
-    with TemporaryDirectory() as temporary:
+    progress.stage("judging", "and fitting on everything")
+    with (
+        TemporaryDirectory() as temporary, ThreadPoolExecutor(1) as beside,
+        threadpool_limits(1, "blas"),  # those of BLAS would take the core of the other work
+    ):
+        whole = beside.submit(fit_part, features, SHIPPED, p, lambda _: None, first)
         work = Path(temporary)
-        (work / "fitted").mkdir()
-        _write(work / "fitted", features, {HOLDOUT: first, SHIPPED: final}, described)
-        progress.stage("judging")
+        fitted = work / "fitted"
+        write_part(fitted, HOLDOUT, features.terms[HOLDOUT], first)
+        write_models(fitted, described)
+        write_about(fitted, features.split_date, features.trained_until, hired_shares(features))
         on = held(features.pairs, features.held_out, features.vacancy_dates,
                   np.flatnonzero(features.candidate_filled), p.random_state)
-        mine = Version("", work / "fitted", np.datetime64(features.split_date),
+        mine = Version("", fitted, np.datetime64(features.split_date),
                        np.datetime64(features.trained_until), hired_shares(features))
         judgements = judge_all(features.corpus, on, mine, HOLDOUT, production, progress)
         own = judgements[-1]
@@ -183,6 +193,9 @@ def train(p: TrainParameters) -> None:
                                      "the two cannot be compared")
         else:
             passed, reason = gate(features, on, own, mine, production)
+        final = whole.result()
+        write_part(fitted, SHIPPED, features.terms[SHIPPED], final)
+        write_pool(fitted / POOL, pool_for(features, final))
         progress.stage("logging and registering")
         trained = (f"{len(features.pairs):,} people put forward for "
                    f"{len(features.vacancy_codes):,} vacancies up to {features.trained_until}, "
@@ -230,18 +243,19 @@ def hired_shares(features: Features) -> dict[str, float]:
     return shares
 
 
-def _write(
-    folder: Path, features: Features, fits: dict[str, Fit], described: dict[str, DescribedModel]
-) -> None:
-    part = SHIPPED
-    _, candidates = features.vectors(part)
+def pool_for(features: Features, final: Fit) -> Pool:
+    """The candidates that ship: all that have a CV."""
     filled = np.flatnonzero(features.candidate_filled)
-    candidates = take(candidates, filled)
-    pool = make_pool([features.candidate_codes[i] for i in filled], candidates,
-                     fits[part].scorer.candidate_part(candidates))
-    write_fitted(folder, {name: (features.terms[name], fit_) for name, fit_ in fits.items()},
-                 described, pool, features.split_date, features.trained_until,
-                 hired_shares(features))
+    candidates = take(features.vectors(SHIPPED)[1], filled)
+    return make_pool([features.candidate_codes[i] for i in filled], candidates,
+                     final.scorer.candidate_part(candidates))
+
+
+def _stored_features(features: Features) -> int:
+    """At least how many numbers the rows to fit hold: those of the CVs."""
+    pairs = features.training_pairs(HOLDOUT)
+    cvs = features.corpus.cv[pairs.candidate[pairs.joined]]
+    return int(np.diff(features.corpus.counts(features.terms[HOLDOUT]).indptr)[cvs].sum())
 
 
 def _log_figures(

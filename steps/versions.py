@@ -13,9 +13,9 @@ import mlflow
 import numpy as np
 from mlflow.exceptions import MlflowException
 
-from jobmatch_pyfunc.model import HOLDOUT, POOL, SHIPPED, FittedModel
+from jobmatch_pyfunc.model import HOLDOUT, SHIPPED, FittedModel
 from jobmatch_pyfunc.scoring import Candidates, Pool
-from jobmatch_pyfunc.storage import read_json, write_json, write_pool, write_space, write_weights
+from jobmatch_pyfunc.storage import read_json, write_json, write_space, write_weights
 from steps.described import DescribedModel, read_described, write_described
 from steps.failure import StepError
 from steps.fitting import Fit
@@ -72,20 +72,24 @@ def load_version(number: str) -> Version:
             "artifact store is reachable, or point the alias at another version") from error
 
 
-def write_fitted(
-    folder: Path, parts: dict[str, tuple[list[str], Fit]], described: dict[str, DescribedModel],
-    pool: Pool, split_date: str, trained_until: str, hired_share: dict[str, float],
-) -> None:
-    """Write what ships."""
-    for name, (terms, fit) in parts.items():
-        write_space(folder / name, terms, fit.scorer.space)
-        write_weights(folder / name, fit.scorer.weights)
-        write_json(folder / name / "threshold.json", fit.threshold)
-    (folder / "described").mkdir()
+def write_part(fitted: Path, name: str, terms: list[str], fit: Fit) -> None:
+    """Write what was fitted on one part."""
+    write_space(fitted / name, terms, fit.scorer.space)
+    write_weights(fitted / name, fit.scorer.weights)
+    write_json(fitted / name / "threshold.json", fit.threshold)
+
+
+def write_models(fitted: Path, described: dict[str, DescribedModel]) -> None:
+    """Write the described models, by the part that they were fitted on."""
+    (fitted / "described").mkdir(parents=True)
     for name, model in described.items():
-        write_described(folder / "described" / f"{name}.json", model)
-    write_pool(folder / POOL, pool)
-    write_json(folder / "fitted.json", {
+        write_described(fitted / "described" / f"{name}.json", model)
+
+
+def write_about(
+    fitted: Path, split_date: str, trained_until: str, hired_share: dict[str, float]
+) -> None:
+    write_json(fitted / "fitted.json", {
         "split_date": split_date, "trained_until": trained_until, "hired_share": hired_share})
 
 
