@@ -95,8 +95,7 @@ def tf_idf(counts: sp.csr_matrix, idf: Floats) -> sp.csr_matrix:
 
 def lengths(matrix: sp.csr_matrix) -> Floats:
     """L2 norm of each row."""
-    rows = np.repeat(np.arange(matrix.shape[0]), np.diff(matrix.indptr))
-    return np.sqrt(np.bincount(rows, weights=matrix.data**2, minlength=matrix.shape[0]))
+    return np.sqrt(_with_data(matrix, matrix.data**2) @ np.ones(matrix.shape[1]))
 
 
 def vacancy_vectors(titles: sp.csr_matrix, bodies: sp.csr_matrix, space: Space) -> Vacancies:

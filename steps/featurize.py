@@ -161,16 +161,18 @@ def _principal(
     To convergence: a randomised SVD that stops early ranks worse (docs/experiments.md).
     """
     middle = int(np.searchsorted(documents.indptr, documents.nnz / 2))
-    halves = [(documents[rows], rows) for rows in (slice(0, middle), slice(middle, None))]
+    upper, lower = documents[:middle], documents[middle:]
+    upper_t, lower_t = upper.T, lower.T
     # the threads of BLAS would wait busily for the next product on the core that scipy's need
-    with ThreadPoolExecutor(2) as threads, threadpool_limits(1, "blas"):
+    with ThreadPoolExecutor(1) as other, threadpool_limits(1, "blas"):
         def transposed(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-            first, second = threads.map(lambda half: half[0].T @ vectors[half[1]], halves)
-            return first + second
+            second = other.submit(lambda: lower_t @ vectors[middle:])
+            return upper_t @ vectors[:middle] + second.result()
 
         def gram(vector: NDArray[np.float32]) -> NDArray[np.float32]:
             mapped = transposed(vector)
-            return np.concatenate(list(threads.map(lambda half: half[0] @ mapped, halves)))
+            second = other.submit(lambda: lower @ mapped)
+            return np.concatenate([upper @ mapped, second.result()])
 
         rows = documents.shape[0]
         values, vectors = eigsh(LinearOperator((rows, rows), gram, dtype=np.float32),

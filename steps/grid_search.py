@@ -176,12 +176,19 @@ def _parallel(workers: int) -> joblib.Parallel:
     """Searches with the same number of workers share the processes."""
     if workers > 1:
         os.environ.setdefault(*LARGE_PAGES)  # glibc reads it where a process starts
-    return joblib.Parallel(workers, return_as="generator", initializer=_end_with_parent,
+    return joblib.Parallel(workers, return_as="generator", initializer=_begin_worker,
                            initargs=(os.getpid(),))
 
 
-def _end_with_parent(parent: int) -> None:
+def count_unconverged() -> None:
+    """No warnings of fits that stop at `max_iter`, in this process: the grid counts them."""
+    warnings.simplefilter("ignore", ConvergenceWarning)
+
+
+def _begin_worker(parent: int) -> None:
     """In a worker: end when the training is gone, also where it was killed."""
+    count_unconverged()
+
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)
@@ -202,9 +209,7 @@ def _fit_fold(
     c: float, how: Settings, regression: Regression, scorer: Scoring,
 ) -> tuple[float, NDArray[np.float64], bool]:
     """Score and logits of the rows left out, and whether the fit stopped at `max_iter`."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", ConvergenceWarning)  # the grid counts them
-        model = regression(c, how).fit(x, label, sample_weight=weight)
+    model = regression(c, how).fit(x, label, sample_weight=weight)
     held = x[rows]
     return (float(scorer(model, held, y)), model.decision_function(held),
             bool(np.max(model.n_iter_) >= how.max_iter))

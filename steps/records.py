@@ -93,7 +93,7 @@ FILES: dict[str, type] = {
 R = TypeVar("R", Vacancy, Candidate, ProspectList)
 
 
-BATCH_RECORDS = 2_000
+BATCH_RECORDS = 500
 
 
 def read(path: Path, record: type[R]) -> dict[str, R]:

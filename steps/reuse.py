@@ -10,6 +10,7 @@ import ast
 import hashlib
 import json
 from collections.abc import Callable
+from functools import cache
 from pathlib import Path
 
 import mlflow
@@ -29,7 +30,8 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def source_files(module: str) -> list[Path]:
+@cache
+def source_files(module: str) -> tuple[Path, ...]:
     """The file of a project module and of every project module it imports, directly or not."""
     found: dict[str, Path] = {}
     pending = [module]
@@ -45,7 +47,7 @@ def source_files(module: str) -> list[Path]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 pending.append(node.module)
                 pending += [f"{node.module}.{alias.name}" for alias in node.names]
-    return sorted(found.values())
+    return tuple(sorted(found.values()))
 
 
 def step_digest(step: str, parameters: Parameters, inputs: dict[str, str]) -> str:

@@ -9,7 +9,6 @@ Logs    parameters, figures with intervals, plots, model card, seconds per stage
 import json
 import resource
 import shutil
-import warnings
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +18,6 @@ import mlflow
 import numpy as np
 from mlflow import MlflowClient
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.metrics import accuracy_score, confusion_matrix, precision_score, recall_score
 from threadpoolctl import threadpool_limits
 
@@ -35,7 +33,7 @@ from steps.evaluate import judge_all, judge_version, readable
 from steps.features import Features
 from steps.featurize import FeaturizeParameters
 from steps.fitting import Data, Earlier, Fit, TrainParameters, fit, unseen_logits
-from steps.grid_search import start_workers, worth_workers
+from steps.grid_search import count_unconverged, start_workers, worth_workers
 from steps.ingest import IngestParameters
 from steps.judging import Held, Judgement, held, judge, model_contender, verdict
 from steps.parameters import PROJECT, select
@@ -155,7 +153,7 @@ def shipped_requirements() -> list[str]:
 
 def train(p: TrainParameters) -> None:
     """The whole of it."""
-    warnings.simplefilter("ignore", ConvergenceWarning)  # they are counted and told at the end
+    count_unconverged()
     folder = featurize.bring_about(select(FeaturizeParameters, p))
     ingest.log_inputs(select(IngestParameters, p), "train")
     progress = Progress({"reading the features": 2, "fitting": 46, "fitting the baseline": 20,
