@@ -34,7 +34,7 @@ class BatchCounter:
         self._number = {word: i for i, word in enumerate(known)}
         self._other = len(known)  # the number of every word that no term holds
         self._words = len(known) + 1
-        self._column = np.full(self._words, -1, np.int64)
+        self._column = np.full(self._words, -1, np.int32)
         self._begins, self._ends = (np.zeros(self._words, bool) for _ in range(2))
         pairs: dict[int, int] = {}
         for column, term in enumerate(terms):
@@ -45,7 +45,7 @@ class BatchCounter:
             else:
                 self._column[first] = column
         self._pairs = pd.Index(list(pairs), dtype=np.int64)
-        self._pair_column = np.fromiter(pairs.values(), np.int64, len(pairs))
+        self._pair_column = np.fromiter(pairs.values(), np.int32, len(pairs))
         self._pieces: dict[str, tuple[int, ...]] = {}
 
     def count(self, documents: Sequence[Document]) -> sp.csr_matrix:
@@ -64,34 +64,41 @@ class BatchCounter:
     def _block(self, documents: Sequence[Document]) -> tuple[NDArray, NDArray, Ints]:
         """Counts and columns of each document's terms, and how many terms each document has."""
         texts = [text for document in documents for text in document]
-        document_of = np.repeat(np.arange(len(documents)), [len(d) for d in documents])
+        terms = max(1, self._terms)
+        # a term of a document is the number `document · terms + column`
+        kind = np.int32 if len(documents) * terms < 2**31 else np.int64
+        zero = np.arange(len(documents) + 1, dtype=np.int64) * terms
         word, sizes = self._words_of(texts)
-        text = np.repeat(np.arange(len(texts)), sizes)
+        zero_of_text = np.repeat(zero[:-1].astype(kind), [len(document) for document in documents])
+        zero_of_word = np.repeat(zero_of_text, sizes)
         column = self._column[word]
         single = column >= 0
-        pair = np.flatnonzero(
-            self._begins[word[:-1]] & self._ends[word[1:]] & (text[1:] == text[:-1]))
-        at = self._pairs.get_indexer(word[pair] * self._words + word[pair + 1])
+        may_follow = self._begins[word[:-1]] & self._ends[word[1:]]
+        last = np.cumsum(sizes)[:-1] - 1  # of each text but the last one; −1 where all are empty
+        may_follow[last[(last >= 0) & (last < len(may_follow))]] = False
+        pair = np.flatnonzero(may_follow)
+        at = self._pairs.get_indexer(word[pair] * np.int64(self._words) + word[pair + 1])
         pair, at = pair[at >= 0], at[at >= 0]
-        terms = max(1, self._terms)
-        keys = np.concatenate([document_of[text[single]] * terms + column[single],
-                               document_of[text[pair]] * terms + self._pair_column[at]])
+        keys = np.concatenate([zero_of_word[single] + column[single],
+                               zero_of_word[pair] + self._pair_column[at]])
         keys.sort()
         first = np.flatnonzero(np.diff(keys, prepend=-1))
-        document, columns = np.divmod(keys[first], terms)
+        distinct = keys[first]
+        per_document = np.diff(np.searchsorted(distinct, zero))
+        columns = distinct - np.repeat(zero[:-1].astype(kind), per_document)
         counts = np.diff(first, append=len(keys)).astype(np.float32)
-        return counts, columns.astype(np.int32), np.bincount(document, minlength=len(documents))
+        return counts, columns.astype(np.int32, copy=False), per_document
 
-    def _words_of(self, texts: Sequence[str]) -> tuple[Ints, Ints]:
+    def _words_of(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], Ints]:
         """Numbers of the words of the texts, one text after the other, and how many each has."""
         cut = pc.ascii_split_whitespace(_as_arrow(texts))
         encoded = cut.flatten().dictionary_encode()
         held = self._look_up(encoded.dictionary.to_pylist())
-        sizes = np.fromiter(map(len, held), np.int64, len(held))
-        numbers = np.fromiter(chain.from_iterable(held), np.int64, int(sizes.sum()))
+        sizes = np.fromiter(map(len, held), np.int32, len(held))
+        numbers = np.fromiter(chain.from_iterable(held), np.int32, int(sizes.sum()))
         piece = np.asarray(encoded.indices)
         size = sizes[piece]
-        ends = np.concatenate([[0], np.cumsum(size)])
+        ends = np.concatenate([[0], np.cumsum(size, dtype=np.int64)])
         starts = (np.cumsum(sizes) - sizes)[piece] - ends[:-1]
         found = numbers[np.repeat(starts, size) + np.arange(ends[-1])]
         return found, np.diff(ends[np.asarray(cut.offsets)])
@@ -101,15 +108,14 @@ class BatchCounter:
         known = self._pieces
         if len(known) > _REMEMBERED:  # hostile input must not grow the memory without end
             known = self._pieces = {}
-        held = []
-        for piece in pieces:
-            words_ = known.get(piece)
-            if words_ is None:
-                words_ = tuple(self._number.get(word, self._other) for word in words(piece))
-                if len(piece) <= _LONGEST_REMEMBERED:
-                    known[piece] = words_
-            held.append(words_)
-        return held
+        held = list(map(known.get, pieces))
+        new = [at for at, found in enumerate(held) if found is None]
+        for at in new:
+            piece = pieces[at]
+            held[at] = found = tuple(self._number.get(word, self._other) for word in words(piece))
+            if len(piece) <= _LONGEST_REMEMBERED:
+                known[piece] = found
+        return held  # type: ignore[return-value]  # nothing is None any more
 
 
 def _as_arrow(texts: Sequence[str]) -> pa.Array:

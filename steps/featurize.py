@@ -145,15 +145,14 @@ def latent_space(
     dimensions = min(dimensions, min(documents.shape) - 1)
     if dimensions < 1 or not documents.nnz:
         return np.zeros((counts.shape[1], 1), np.float32)
-    start = generator.random(documents.shape[0], np.float32)
-    singular, components = _principal(documents, dimensions, start)
+    singular, components = _principal(documents, dimensions, generator)
     told = singular > NO_DIMENSION * singular.max()
     scale = (singular[told] / singular.max()) ** LATENT_POWER
     return np.ascontiguousarray((components[told].T * scale)[:, ::-1], np.float32)
 
 
 def _principal(
-    documents: sp.csr_matrix, dimensions: int, start: NDArray[np.float32]
+    documents: sp.csr_matrix, dimensions: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The largest singular values, ascending, and their right singular vectors (dimensions ×
     columns): from the eigenvectors of documents · documentsᵀ, with each product in two threads.
@@ -175,8 +174,9 @@ def _principal(
             return np.concatenate([upper @ mapped, second.result()])
 
         rows = documents.shape[0]
-        values, vectors = eigsh(LinearOperator((rows, rows), gram, dtype=np.float32),
-                                dimensions, v0=start, tol=EIGEN_TOLERANCE)
+        values, vectors = eigsh(
+            LinearOperator((rows, rows), gram, dtype=np.float32), dimensions,
+            v0=generator.random(rows, np.float32), tol=EIGEN_TOLERANCE, rng=generator)
         told = values > 0
         singular = np.sqrt(values[told])
         return singular, (transposed(vectors[:, told]) / singular).T

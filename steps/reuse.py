@@ -10,7 +10,6 @@ import ast
 import hashlib
 import json
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 
 import mlflow
@@ -30,8 +29,7 @@ def file_digest(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-@cache
-def source_files(module: str) -> tuple[Path, ...]:
+def source_files(module: str) -> list[Path]:
     """The file of a project module and of every project module it imports, directly or not."""
     found: dict[str, Path] = {}
     pending = [module]
@@ -47,7 +45,7 @@ def source_files(module: str) -> tuple[Path, ...]:
             elif isinstance(node, ast.ImportFrom) and node.module:
                 pending.append(node.module)
                 pending += [f"{node.module}.{alias.name}" for alias in node.names]
-    return tuple(sorted(found.values()))
+    return sorted(found.values())
 
 
 def step_digest(step: str, parameters: Parameters, inputs: dict[str, str]) -> str:

@@ -9,6 +9,7 @@ Logs    parameters, figures with intervals, plots, model card, seconds per stage
 import json
 import resource
 import shutil
+import sys
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -131,6 +132,7 @@ def register(folder: Path, fit_: Fit, tags: dict[str, str]) -> str:
     package = folder / "jobmatch_pyfunc"
     shutil.copytree(PROJECT / "jobmatch_pyfunc", package,
                     ignore=shutil.ignore_patterns("__pycache__"))
+    sys.dont_write_bytecode = True  # MLflow imports the code where it is stored: leave it as it is
     info = mlflow.pyfunc.log_model(
         name="model",
         python_model=str(package / "entrypoint.py"),

@@ -97,7 +97,7 @@ def test_scores_equal_scikit_learns_to_1e_9(
 
 
 def test_the_same_data_and_seed_give_the_same_model(trained: Trained) -> None:
-    again = fit_part(trained.features, HOLDOUT, trained.parameters, Progress({"again": 1}))
+    again = fit_part(trained.features, HOLDOUT, trained.parameters, lambda _: None)
     first = trained.version.part(HOLDOUT)
     assert again.threshold == first.threshold
     for name in Weights.__dataclass_fields__:
@@ -109,7 +109,7 @@ def test_the_calibration_of_what_ships_sees_logits_of_models_that_have_not_seen_
     trained: Trained
 ) -> None:
     features, pairs = trained.features, trained.features.pairs
-    first = fit_part(features, HOLDOUT, trained.parameters, Progress({"first": 1}))
+    first = fit_part(features, HOLDOUT, trained.parameters, lambda _: None)
     vacancies, candidates = features.vectors(HOLDOUT)
     held_out = features.held_out_pairs
     logits = unseen_logits(pairs, held_out, first, vacancies, candidates)
