@@ -5,7 +5,6 @@ Every worker process imports this module: it stays apart from what they do not n
 
 import os
 import threading
-import time
 import warnings
 from collections.abc import Callable
 from concurrent.futures.process import BrokenProcessPool
@@ -23,6 +22,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.utils import check_random_state
 
 from steps.failure import StepError
+from steps.parent import end_with
 
 DUAL_TOLERANCE = 0.1
 """Logits then differ by less than 0.01 from those at 0.0001 (docs/performance.md)."""
@@ -186,15 +186,8 @@ def count_unconverged() -> None:
 
 
 def _begin_worker(parent: int) -> None:
-    """In a worker: end when the training is gone, also where it was killed."""
     count_unconverged()
-
-    def watch() -> None:
-        while os.getppid() == parent:
-            time.sleep(1)
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    end_with(parent)
 
 
 def _row_weights(weight: NDArray, row_of: NDArray, test: NDArray, rows: int) -> NDArray[np.float64]:

@@ -4,13 +4,12 @@ input."""
 import os
 import signal
 import sys
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from itertools import groupby
-from multiprocessing import get_context, parent_process
+from multiprocessing import get_context
 from typing import Any
 
 import mlflow
@@ -26,6 +25,7 @@ from steps.pair_files import (
     read_rows,
     vacancy_digests,
 )
+from steps.parent import end_with
 from steps.parts import Parts
 from steps.places import best
 
@@ -45,7 +45,7 @@ def score_here(
     for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
         os.environ.setdefault(name, "1")  # the processes themselves take all cores
     with ProcessPoolExecutor(
-        workers, get_context("spawn"), initializer=_begin, initargs=(folder,)) as pool:
+        workers, get_context("spawn"), initializer=_begin, initargs=(folder, os.getpid())) as pool:
         chunks = _in_order(pool, _chunks(pairs, missing, chunk_rows, part_rows), top_k > 0, workers)
         try:
             for number in missing:
@@ -143,21 +143,14 @@ def _write_part(
 # --- in the processes that score
 
 
-def _begin(folder: str) -> None:
+def _begin(folder: str, parent: int) -> None:
     global _model
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them too; the parent ends them
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with(parent)
     # the version's own code is to answer, not the project's, which may be another
     for name in [name for name in sys.modules if name.partition(".")[0] == "jobmatch_pyfunc"]:
         del sys.modules[name]
     _model = mlflow.pyfunc.load_model(folder)
-
-
-def _end_with_parent() -> None:
-    parent = parent_process()
-    if parent:
-        parent.join()
-        os._exit(1)
 
 
 def _score(stream: bytes, ranked: bool) -> bytes:

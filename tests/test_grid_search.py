@@ -1,5 +1,6 @@
 """Fits in other processes: the same answers, and no process that outlives the training."""
 
+import json
 import os
 import re
 import signal
@@ -22,6 +23,21 @@ from tests.serving.conftest import alive, children
 
 HOW = Settings((0.1, 10.0), 3, "roc_auc", 1000, 7)
 
+STARTED_EARLY = """
+import json, os, time
+import numpy as np, scipy.sparse as sp
+from steps import grid_search
+from tests.serving.conftest import children
+grid_search.WORTH_WORKERS = 0
+grid_search.start_workers()
+while len(early := children(os.getpid(), "popen_loky")) < 2:
+    time.sleep(0.1)
+x = sp.csr_matrix(np.random.default_rng(0).random((200, 20)))
+how = grid_search.Settings((1.0,), 5, "roc_auc", 100, 0)
+grid_search.search(x, np.arange(200) % 2, np.arange(200), np.ones(200), how)
+print(json.dumps([early, children(os.getpid(), "popen_loky")]))
+"""
+
 SEARCH_WITHOUT_END = """
 import numpy as np, scipy.sparse as sp
 from steps import grid_search
@@ -32,6 +48,11 @@ y = np.arange(20_000) % 2
 how = grid_search.Settings((1e6,) * 50, 5, "roc_auc", 1_000_000, 0)
 grid_search.search(x, y, np.arange(20_000), np.ones(20_000), how)
 """
+
+
+needs_workers = pytest.mark.skipif(
+    not Path("/proc/self/task").exists() or joblib.cpu_count() < 2,
+    reason="needs Linux' /proc and two cores")
 
 
 def rows() -> tuple[sp.csr_matrix, np.ndarray, np.ndarray, np.ndarray]:
@@ -57,17 +78,23 @@ def test_other_processes_give_the_same_grid_to_the_bit(monkeypatch: pytest.Monke
     assert alone.best_c == together.best_c
 
 
+@needs_workers
+def test_workers_that_started_early_are_those_that_search() -> None:
+    with subprocess.Popen([sys.executable, "-c", STARTED_EARLY], cwd=PROJECT, text=True,
+                          stdout=subprocess.PIPE) as process:
+        said, _ = process.communicate(timeout=120)
+    assert process.returncode == 0
+    early, searching = map(set, json.loads(said))
+    assert early == searching
+    assert len(early) == 2
+
+
 def test_pairs_that_share_a_row_count_as_rows_of_their_own() -> None:
     x, y, groups, weight = rows()
     twice, label = np.repeat(np.arange(1200), 2), np.repeat(y, 2)
     apart, _ = search(x[twice], label, groups[twice], weight[twice], HOW)
     shared, _ = search(x, label, groups[twice], weight[twice], HOW, row_of=twice)
     assert shared.scores == pytest.approx(apart.scores, abs=0.02)
-
-
-needs_workers = pytest.mark.skipif(
-    not Path("/proc/self/task").exists() or joblib.cpu_count() < 2,
-    reason="needs Linux' /proc and two cores")
 
 
 @contextmanager
