@@ -66,10 +66,10 @@ class BatchCounter:
         texts = [text for document in documents for text in document]
         terms = max(1, self._terms)
         # a term of a document is the number `document · terms + column`
-        kind = np.int32 if len(documents) * terms < 2**31 else np.int64
-        zero = np.arange(len(documents) + 1, dtype=np.int64) * terms
+        kind = np.int32 if (len(documents) + 1) * terms < 2**31 else np.int64
+        zero = (np.arange(len(documents) + 1) * terms).astype(kind)
         word, sizes = self._words_of(texts)
-        zero_of_text = np.repeat(zero[:-1].astype(kind), [len(document) for document in documents])
+        zero_of_text = np.repeat(zero[:-1], [len(document) for document in documents])
         zero_of_word = np.repeat(zero_of_text, sizes)
         column = self._column[word]
         single = column >= 0
@@ -82,10 +82,10 @@ class BatchCounter:
         keys = np.concatenate([zero_of_word[single] + column[single],
                                zero_of_word[pair] + self._pair_column[at]])
         keys.sort()
-        first = np.flatnonzero(np.diff(keys, prepend=-1))
+        first = np.flatnonzero(np.diff(keys, prepend=kind(-1)))
         distinct = keys[first]
         per_document = np.diff(np.searchsorted(distinct, zero))
-        columns = distinct - np.repeat(zero[:-1].astype(kind), per_document)
+        columns = distinct - np.repeat(zero[:-1], per_document)
         counts = np.diff(first, append=len(keys)).astype(np.float32)
         return counts, columns.astype(np.int32, copy=False), per_document
 

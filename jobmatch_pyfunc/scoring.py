@@ -95,7 +95,10 @@ def tf_idf(counts: sp.csr_matrix, idf: Floats) -> sp.csr_matrix:
 
 def lengths(matrix: sp.csr_matrix) -> Floats:
     """L2 norm of each row."""
-    return np.sqrt(_with_data(matrix, matrix.data**2) @ np.ones(matrix.shape[1]))
+    squares = np.zeros(matrix.shape[0])
+    filled = np.diff(matrix.indptr) > 0
+    squares[filled] = np.add.reduceat(matrix.data**2, matrix.indptr[:-1][filled])
+    return np.sqrt(squares)
 
 
 def vacancy_vectors(titles: sp.csr_matrix, bodies: sp.csr_matrix, space: Space) -> Vacancies:

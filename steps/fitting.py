@@ -1,7 +1,6 @@
 """Fits the two scores: logistic regressions over the vectors of `jobmatch_pyfunc.scoring`."""
 
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -10,7 +9,6 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
-from threadpoolctl import threadpool_limits
 
 from jobmatch_pyfunc.scoring import Candidates, Scorer, Space, Vacancies, Weights, sigmoid
 from steps.corpus import Pairs
@@ -116,10 +114,9 @@ def fit(data: Data, p: TrainParameters, earlier: Earlier | None = None,
         report: Callable[[float], None] = lambda _: None) -> Fit:
     """Fit both scores: after a grid search, or with what an earlier one has found. `report` is
     told the share done (0..1)."""
-    with ThreadPoolExecutor(1) as beside, threadpool_limits(1, "blas"):
-        # BLAS threads would wait busily on the core that the fit of the hire needs
-        match = beside.submit(fit_match, data, p, earlier.match_grid if earlier else None)
-        return fit_hire(data, p, match.result, earlier, report)
+    match_weights, match_grid = fit_match(data, p, earlier.match_grid if earlier else None)
+    report(0.2)
+    return fit_hire(data, p, Scorer(data.space, match_weights), match_grid, earlier, report)
 
 
 def fit_match(
@@ -177,8 +174,10 @@ def match_features(
 
 def hire_features(data: Data, pairs: Pairs) -> sp.csr_matrix:
     """Title, body and CV side by side; the CV's block is empty where there is no CV."""
-    n, width = data.candidates.unit.shape
-    unit = sp.vstack([data.candidates.unit, sp.csr_matrix((1, width))]).tocsr()
+    unit = data.candidates.unit
+    n, width = unit.shape
+    unit = sp.csr_matrix(  # with an empty row for those without a CV; the numbers are shared
+        (unit.data, unit.indices, np.append(unit.indptr, unit.indptr[-1])), shape=(n + 1, width))
     v, c = pairs.vacancy, np.where(pairs.candidate < 0, n, pairs.candidate)
     return side_by_side(
         [TITLE_SCALE * data.vacancies.title[v], data.vacancies.body[v], unit[c]])
@@ -206,12 +205,9 @@ def side_by_side(blocks: Sequence[sp.csr_matrix]) -> sp.csr_matrix:
     return placed
 
 
-def fit_hire(
-    data: Data, p: TrainParameters, fitted_match: Callable[[], tuple[Weights, Grid]],
-    earlier: Earlier | None, report: Callable[[float], None],
-) -> Fit:
-    """Learn who is hired, from every pair with a known outcome, with or without a CV, given the
-    match, which is asked for when the hire is fitted.
+def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
+             earlier: Earlier | None, report: Callable[[float], None]) -> Fit:
+    """Learn who is hired, from every pair with a known outcome, with or without a CV.
 
     An undecided pair counts as not hired, with less weight; the pairs of a vacancy with n pairs
     weigh √n together, so that a vacancy with a hundred prospects does not drown the others. The
@@ -226,12 +222,12 @@ def fit_hire(
     require_no_leak(data, p)
     distinct, row_of = alike(pairs)
     x = hire_features(data, pairs.where(distinct))
-    report(0.1)
+    report(0.3)
     per_vacancy = np.bincount(pairs.vacancy)[pairs.vacancy]
     weight = np.where(pairs.undecided, p.undecided_weight, 1) / np.sqrt(per_vacancy)
     if earlier is None:
         grid, logits = search(x, y, posting, weight, p.grid, row_of=row_of,
-                              report=lambda share: report(0.1 + 0.8 * share))
+                              report=lambda share: report(0.3 + 0.6 * share))
         unseen = np.ones(len(y), bool)
     else:
         grid, logits, unseen = earlier.hire_grid, earlier.logits, earlier.unseen
@@ -241,9 +237,8 @@ def fit_hire(
         logits[:, None], y, sample_weight=unseen * 0.5 ** (age / CALIBRATION_HALF_LIFE))
     terms = data.candidates.unit.shape[1]
     title, body, cv = np.split(model.coef_[0], [terms, 2 * terms])
-    match_weights, match_grid = fitted_match()
     weights = replace(
-        match_weights,
+        scorer.weights,
         hire_intercept=float(model.intercept_[0]), hire_title=TITLE_SCALE * title,
         hire_body=body, hire_cv=cv,
         platt_scale=float(platt.coef_[0, 0]), platt_intercept=float(platt.intercept_[0]))

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 import joblib
 import numpy as np
 import scipy.sparse as sp
+from joblib.externals.loky import get_reusable_executor
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -160,12 +161,19 @@ def worth_workers(features: int, fits: int) -> bool:
 
 def start_workers() -> None:
     """Start the processes of the next searches, so that they import while others work."""
+    workers = _workers()
+    prepared = _parallel(workers)
+
     def start() -> None:
-        workers = _workers()
-        with suppress(BrokenProcessPool), _parallel(workers) as parallel:  # a search will say so
+        with suppress(Exception), prepared as parallel:  # a search that fails too will say why
             list(parallel(joblib.delayed(os.getpid)() for _ in range(workers)))
 
     threading.Thread(target=start, daemon=True).start()
+
+
+def end_workers() -> None:
+    """End the processes of earlier searches, which keep memory for the next one."""
+    get_reusable_executor(reuse=True).shutdown(wait=False)
 
 
 def _workers() -> int:
@@ -180,13 +188,13 @@ def _parallel(workers: int) -> joblib.Parallel:
                            initargs=(os.getpid(),))
 
 
-def count_unconverged() -> None:
+def silence_unconverged() -> None:
     """No warnings of fits that stop at `max_iter`, in this process: the grid counts them."""
     warnings.simplefilter("ignore", ConvergenceWarning)
 
 
 def _begin_worker(parent: int) -> None:
-    count_unconverged()
+    silence_unconverged()
     end_with(parent)
 
 

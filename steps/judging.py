@@ -7,7 +7,7 @@ import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from jobmatch_pyfunc.scoring import Candidates, Scorer, Vacancies, sigmoid, take, unit_rows
+from jobmatch_pyfunc.scoring import Candidates, Scorer, Vacancies, sigmoid, unit_rows
 from steps.corpus import Corpus, Pairs
 from steps.described import DescribedModel
 from steps.scores import (
@@ -126,8 +126,7 @@ def model_contender(
     """A fitted model: ranks by match, as a served version ranks its pool, and predicts with its
     probability."""
     _, hire = scorer.score_pairs(vacancies, candidates, on.pairs.vacancy, on.pairs.candidate)
-    people = take(candidates, on.pool)
-    pool = make_pool([str(i) for i in on.pool], people, scorer.candidate_part(people))
+    pool = make_pool([str(i) for i in on.pool], candidates, on.pool, scorer)
 
     def scores(v: int) -> Floats:
         return pool.match_logits(scorer, scorer.query(vacancies, v), vacancies.latent[v])

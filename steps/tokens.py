@@ -20,7 +20,8 @@ from jobmatch_pyfunc.text import WORD, term_of
 
 CHUNK_CHARACTERS = 8_000_000
 """Texts are tokenised in chunks of at most about this size, which bounds the memory."""
-FEWEST_CHUNKS = 8
+CHUNKS_OF_FEW = 8
+"""Few texts are cut into about so many chunks, so that words become terms while more are found."""
 CHUNK_WORDS = 16_000_000
 """Words are counted in chunks of about this size, for the same reason."""
 
@@ -81,8 +82,7 @@ def _terms_only(
 
 
 def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    # several even of few texts, so that words become terms while more are found
-    largest = min(CHUNK_CHARACTERS, 1 + sum(map(len, texts)) // FEWEST_CHUNKS)
+    largest = min(CHUNK_CHARACTERS, 1 + sum(map(len, texts)) // CHUNKS_OF_FEW)
     begin, size = 0, 0
     for end, text in enumerate(texts, 1):
         size += len(text)

@@ -10,8 +10,9 @@ import json
 import resource
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -24,7 +25,7 @@ from threadpoolctl import threadpool_limits
 
 from jobmatch_pyfunc.contract import ACTIVITIES, CV, REQUIREMENTS, TITLE, signature
 from jobmatch_pyfunc.model import HOLDOUT, POOL, SHIPPED
-from jobmatch_pyfunc.scoring import Pool, take
+from jobmatch_pyfunc.scoring import Pool
 from jobmatch_pyfunc.storage import write_pool
 from steps import features as feature_files
 from steps import featurize, ingest
@@ -34,7 +35,7 @@ from steps.evaluate import judge_all, judge_version, readable
 from steps.features import Features
 from steps.featurize import FeaturizeParameters
 from steps.fitting import Data, Earlier, Fit, TrainParameters, fit, unseen_logits
-from steps.grid_search import count_unconverged, start_workers, worth_workers
+from steps.grid_search import end_workers, silence_unconverged, start_workers, worth_workers
 from steps.ingest import IngestParameters
 from steps.judging import Held, Judgement, held, judge, model_contender, verdict
 from steps.parameters import PROJECT, select
@@ -155,14 +156,15 @@ def shipped_requirements() -> list[str]:
 
 def train(p: TrainParameters) -> None:
     """The whole of it."""
-    count_unconverged()
+    silence_unconverged()
     folder = featurize.bring_about(select(FeaturizeParameters, p))
     ingest.log_inputs(select(IngestParameters, p), "train")
     progress = Progress({"reading the features": 2, "fitting": 46, "fitting the baseline": 20,
                          "judging": 20, "logging and registering": 12})
     progress.stage("reading the features")
     features = feature_files.read(folder)
-    if worth_workers(_stored_features(features), p.grid.fits):
+    several = worth_workers(_stored_features(features), p.grid.fits)
+    if several:
         start_workers()
     progress.stage("fitting")
     first = fit_part(features, HOLDOUT, p, progress.within)
@@ -171,11 +173,14 @@ def train(p: TrainParameters) -> None:
     production = readable(current)
     progress.stage("fitting the baseline")
     described = fit_baseline(features, p)
+    if several:
+        end_workers()
     progress.stage("judging", "and fitting on everything")
     with (
-        TemporaryDirectory() as temporary, ThreadPoolExecutor(1) as beside,
+        TemporaryDirectory() as temporary, _beside() as beside,
         threadpool_limits(1, "blas"),  # those of BLAS would take the core of the other work
     ):
+        # the judging must fit nothing: liblinear has one random generator a process
         whole = beside.submit(fit_part, features, SHIPPED, p, lambda _: None, first)
         work = Path(temporary)
         fitted = work / "fitted"
@@ -243,12 +248,22 @@ def hired_shares(features: Features) -> dict[str, float]:
     return shares
 
 
+@contextmanager
+def _beside() -> Iterator[ThreadPoolExecutor]:
+    """A second thread that nobody waits for when the first one fails or is stopped: the run is
+    ended at once, and the process with it as soon as that thread is through."""
+    threads = ThreadPoolExecutor(1)
+    try:
+        yield threads
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+
+
 def pool_for(features: Features, final: Fit) -> Pool:
     """The candidates that ship: all that have a CV."""
     filled = np.flatnonzero(features.candidate_filled)
-    candidates = take(features.vectors(SHIPPED)[1], filled)
-    return make_pool([features.candidate_codes[i] for i in filled], candidates,
-                     final.scorer.candidate_part(candidates))
+    return make_pool([features.candidate_codes[i] for i in filled], features.vectors(SHIPPED)[1],
+                     filled, final.scorer)
 
 
 def _stored_features(features: Features) -> int:

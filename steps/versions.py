@@ -11,10 +11,12 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
+import scipy.sparse as sp
 from mlflow.exceptions import MlflowException
+from numpy.typing import NDArray
 
 from jobmatch_pyfunc.model import HOLDOUT, SHIPPED, FittedModel
-from jobmatch_pyfunc.scoring import Candidates, Pool
+from jobmatch_pyfunc.scoring import Candidates, Pool, Scorer
 from jobmatch_pyfunc.storage import read_json, write_json, write_space, write_weights
 from steps.described import DescribedModel, read_described, write_described
 from steps.failure import StepError
@@ -93,11 +95,19 @@ def write_about(
         "split_date": split_date, "trained_until": trained_until, "hired_share": hired_share})
 
 
-def make_pool(codes: list[str], candidates: Candidates, candidate_part: np.ndarray) -> Pool:
-    """The pool's vectors by term. Codes and vectors only: no text."""
-    by_term = candidates.pivoted.tocsc()
+def make_pool(
+    codes: list[str], candidates: Candidates, rows: NDArray[np.int64], scorer: Scorer
+) -> Pool:
+    """The pool of some of the candidates: their vectors, by term. Codes and vectors only: no
+    text."""
+    # in single precision from the start: the copies on the way are the largest of a training
+    pivoted = candidates.pivoted
+    single = sp.csr_matrix((pivoted.data.astype(np.float32), pivoted.indices, pivoted.indptr),
+                           shape=pivoted.shape)
+    by_term = single[rows].tocsc()
     by_term.sort_indices()
     return Pool(
-        codes, by_term.indptr.astype(np.int64), by_term.indices.astype(np.int32),
-        by_term.data.astype(np.float32), candidates.latent.astype(np.float32), candidate_part,
+        codes, by_term.indptr.astype(np.int64), by_term.indices.astype(np.int32, copy=False),
+        by_term.data, candidates.latent[rows].astype(np.float32),
+        scorer.candidate_part(candidates)[rows],
     )

@@ -233,6 +233,8 @@ class Trained:
     store: Store
     run: "Run"
     output: str
+    model_files: frozenset[str]
+    """The files of version 1 before anybody loads it: Python puts its bytecode beside the code."""
 
 
 @pytest.fixture(scope="session")
@@ -241,10 +243,16 @@ def trained(
 ) -> Trained:
     """Tests that use it belong to the xdist group `trained`. They may add versions; version 1 and
     the alias `production` stay."""
+    import mlflow
+
     store = new_store()
     project = copy_project(tmp_path_factory.mktemp("copy") / "project")
     done = store.mlflow_run("train", project, data_dir=str(SAMPLE), **QUICK)
     assert done.returncode == 0, done.stdout
     run_id = re.search(r"in run with ID '(\w+)'", done.stdout)
     assert run_id, done.stdout
-    return Trained(project, store, store.client.get_run(run_id.group(1)), done.stdout)
+    model = Path(mlflow.artifacts.download_artifacts(
+        store.client.get_model_version_download_uri("jobmatch", "1"), tracking_uri=store.uri))
+    files = frozenset(str(path.relative_to(model)) for path in model.rglob("*") if path.is_file())
+    return Trained(
+        project, store, store.client.get_run(run_id.group(1)), done.stdout, files)
