@@ -51,26 +51,14 @@ class BatchCounter:
     def count(self, documents: Sequence[Document]) -> sp.csr_matrix:
         """How often each term occurs in each document: (documents × terms), float32, columns in
         ascending order."""
-        blocks = [self._block(block) for block in _blocks(documents)]
-        data, columns, sizes = (np.concatenate(part) for part in zip(*blocks, strict=True))
-        # indices and indptr of one type, or scipy converts them with every operation
-        kind = sp.get_index_dtype(maxval=max(len(data), self._terms))
-        indptr = np.concatenate([[0], np.cumsum(sizes)]).astype(kind)
-        counts = sp.csr_matrix((data, columns.astype(kind, copy=False), indptr),
-                               shape=(len(documents), self._terms))
-        counts.has_canonical_format = True
-        return counts
+        return sp.vstack([self._block(block) for block in _blocks(documents)], format="csr")
 
-    def _block(self, documents: Sequence[Document]) -> tuple[NDArray, NDArray, Ints]:
-        """Counts and columns of each document's terms, and how many terms each document has."""
+    def _block(self, documents: Sequence[Document]) -> sp.csr_matrix:
         texts = [text for document in documents for text in document]
-        terms = max(1, self._terms)
-        # a term of a document is the number `document · terms + column`
-        kind = np.int32 if (len(documents) + 1) * terms < 2**31 else np.int64
-        zero = (np.arange(len(documents) + 1) * terms).astype(kind)
         word, sizes = self._words_of(texts)
-        zero_of_text = np.repeat(zero[:-1], [len(document) for document in documents])
-        zero_of_word = np.repeat(zero_of_text, sizes)
+        document = np.arange(len(documents), dtype=np.int32)
+        text = np.repeat(document, [len(document) for document in documents])
+        row = np.repeat(text, sizes)
         column = self._column[word]
         single = column >= 0
         may_follow = self._begins[word[:-1]] & self._ends[word[1:]]
@@ -79,15 +67,12 @@ class BatchCounter:
         pair = np.flatnonzero(may_follow)
         at = self._pairs.get_indexer(word[pair] * np.int64(self._words) + word[pair + 1])
         pair, at = pair[at >= 0], at[at >= 0]
-        keys = np.concatenate([zero_of_word[single] + column[single],
-                               zero_of_word[pair] + self._pair_column[at]])
-        keys.sort()
-        first = np.flatnonzero(np.diff(keys, prepend=kind(-1)))
-        distinct = keys[first]
-        per_document = np.diff(np.searchsorted(distinct, zero))
-        columns = distinct - np.repeat(zero[:-1], per_document)
-        counts = np.diff(first, append=len(keys)).astype(np.float32)
-        return counts, columns.astype(np.int32, copy=False), per_document
+        rows = np.concatenate([row[single], row[pair]])
+        columns = np.concatenate([column[single], self._pair_column[at]])
+        # by column first: two passes over them, where sorting each row's would take many
+        by_term = sp.csc_matrix((np.ones(len(rows), np.float32), (rows, columns)),
+                                shape=(len(documents), self._terms))
+        return by_term.tocsr()
 
     def _words_of(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], Ints]:
         """Numbers of the words of the texts, one text after the other, and how many each has."""
@@ -105,14 +90,17 @@ class BatchCounter:
 
     def _look_up(self, pieces: list[str]) -> list[tuple[int, ...]]:
         """The numbers of the words that each piece holds."""
-        known = self._pieces
+        known, number = self._pieces, self._number.get
         if len(known) > _REMEMBERED:  # hostile input must not grow the memory without end
             known = self._pieces = {}
         held = list(map(known.get, pieces))
         new = [at for at, found in enumerate(held) if found is None]
         for at in new:
             piece = pieces[at]
-            held[at] = found = tuple(self._number.get(word, self._other) for word in words(piece))
+            if piece.isdigit():  # holds no word, and texts have many different ones
+                held[at] = ()
+                continue
+            held[at] = found = tuple([number(word, self._other) for word in words(piece)])
             if len(piece) <= _LONGEST_REMEMBERED:
                 known[piece] = found
         return held  # type: ignore[return-value]  # nothing is None any more

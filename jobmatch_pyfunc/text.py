@@ -75,8 +75,8 @@ def words(text: str) -> list[str]:
     found = _token.findall(text.lower())
     terms: list[str | None] = list(map(_terms.get, found))
     if None in terms:
-        return [term for word in found if (term := term_of(word))]
-    return [term for term in terms if term]
+        terms = list(map(term_of, found))
+    return list(filter(None, terms))
 
 
 def count_terms(text: str) -> Counter[str]:

@@ -107,8 +107,11 @@ def without_name(text: str, name: str | None) -> str:
     sought = _fold(" ".join((name or "").split()))
     if not text or len(sought) < 5 or b" " not in sought:
         return text
-    text = unicodedata.normalize("NFC", text)
-    folded = _fold(text)
+    try:
+        folded = text.encode("latin-1").translate(_FOLDED)  # all of it is in normal form
+    except UnicodeEncodeError:
+        text = unicodedata.normalize("NFC", text)
+        folded = _fold(text)
     kept, done = [], 0
     while (begin := folded.find(sought, done)) >= 0:
         end = begin + len(sought)
