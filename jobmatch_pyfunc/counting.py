@@ -5,7 +5,7 @@ that it holds (no word crosses a space), and the rest is arithmetic on the numbe
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import chain
+from itertools import accumulate, chain
 
 import numpy as np
 import pandas as pd
@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 
 from jobmatch_pyfunc.text import words
 
-Ints = NDArray[np.int64]
 Document = tuple[str, ...]
 """Texts whose terms count together; no term runs from one into the next."""
 
@@ -74,19 +73,16 @@ class BatchCounter:
                                 shape=(len(documents), self._terms))
         return by_term.tocsr()
 
-    def _words_of(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], Ints]:
+    def _words_of(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Numbers of the words of the texts, one text after the other, and how many each has."""
         cut = pc.ascii_split_whitespace(_as_arrow(texts))
         encoded = cut.flatten().dictionary_encode()
         held = self._look_up(encoded.dictionary.to_pylist())
-        sizes = np.fromiter(map(len, held), np.int32, len(held))
-        numbers = np.fromiter(chain.from_iterable(held), np.int32, int(sizes.sum()))
-        piece = np.asarray(encoded.indices)
-        size = sizes[piece]
-        ends = np.concatenate([[0], np.cumsum(size, dtype=np.int64)])
-        starts = (np.cumsum(sizes) - sizes)[piece] - ends[:-1]
-        found = numbers[np.repeat(starts, size) + np.arange(ends[-1])]
-        return found, np.diff(ends[np.asarray(cut.offsets)])
+        ends = np.fromiter(accumulate(map(len, held), initial=0), np.int32, len(held) + 1)
+        numbers = np.fromiter(chain.from_iterable(held), np.int32, int(ends[-1]))
+        found = pa.ListArray.from_arrays(ends, numbers).take(encoded.indices)
+        return (np.asarray(found.flatten()),
+                np.diff(np.asarray(found.offsets)[np.asarray(cut.offsets)]))
 
     def _look_up(self, pieces: list[str]) -> list[tuple[int, ...]]:
         """The numbers of the words that each piece holds."""
