@@ -26,6 +26,8 @@ from jobmatch_pyfunc.contract import ACTIVITIES, CV, REQUIREMENTS
 from steps.records import HIRED, OUTCOMES
 
 C_VALUES, FOLDS, TEST_SIZE = (0.1, 1, 10), 5, 0.2
+TIMES = 3
+"""Predictions are timed so often, and the shortest counts, as in `benchmarks.compare`."""
 
 
 def pipeline() -> GridSearchCV:
@@ -120,11 +122,13 @@ def judged(model: Pipeline, held: pd.DataFrame, candidates: pd.DataFrame) -> dic
     scores = cv.transform(pool[CV]) @ model["regression"].coef_[0][-len(cv.vocabulary_):]
     _, aucs = ranks_in_pool(scores, place[held["candidato"]].to_numpy())
     hired = held["outcome"] == HIRED
-    began = time.perf_counter()
-    probability = model.predict_proba(held)[:, 1]
+    taken = []
+    for _ in range(TIMES):
+        began = time.perf_counter()
+        probability = model.predict_proba(held)[:, 1]
+        taken.append(time.perf_counter() - began)
     return {"hire_auc": float(roc_auc_score(hired, probability)),
-            "pool_auc": float(aucs.mean()),
-            "rows_per_second": len(held) / (time.perf_counter() - began)}
+            "pool_auc": float(aucs.mean()), "rows_per_second": len(held) / min(taken)}
 
 
 if __name__ == "__main__":
