@@ -219,7 +219,6 @@ def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
     posting = data.posting[pairs.vacancy]
     _require_groups(posting, p.grid_search_cv)
     y = pairs.hired
-    require_no_leak(data, p)
     distinct, row_of = alike(pairs)
     x = hire_features(data, pairs.where(distinct))
     report(0.3)
@@ -233,7 +232,7 @@ def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
         grid, logits, unseen = earlier.hire_grid, earlier.logits, earlier.unseen
     model = many_columns(grid.best_c, p.grid).fit(
         x, y[distinct], sample_weight=np.bincount(row_of, weights=weight))
-    platt = LogisticRegression(C=1e9).fit(
+    platt = LogisticRegression(C=1e9, solver="newton-cholesky").fit(
         logits[:, None], y, sample_weight=unseen * 0.5 ** (age / CALIBRATION_HALF_LIFE))
     terms = data.candidates.unit.shape[1]
     title, body, cv = np.split(model.coef_[0], [terms, 2 * terms])

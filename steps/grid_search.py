@@ -29,8 +29,10 @@ DUAL_TOLERANCE = 0.1
 """Logits then differ by less than 0.01 from those at 0.0001 (docs/performance.md)."""
 WORKERS = 2
 """At most so many processes: they share the features, but liblinear copies them for each fit."""
-WORTH_WORKERS = 100_000_000
-"""Stored features times fits from which other processes pay: they import for two seconds."""
+WORTH_WORKERS = 2_000_000_000
+"""Bytes of records times fits from which other processes pay: each imports for a second."""
+WORTH_SHARING = 3_000_000
+"""Stored features times fits from which a search is shared out to them: a tenth of a second."""
 LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 """For the workers: a quarter off each fit, which begins by copying all features
 (docs/performance.md)."""
@@ -82,6 +84,9 @@ class Grid:
         return float(self.scores.std(axis=0)[self.best])
 
 
+_starting: threading.Thread | None = None
+"""What has started the processes to share a search with, where there are any."""
+
 Regression = Callable[[float, Settings], LogisticRegression]
 Scoring = Callable[[LogisticRegression, sp.csr_matrix | NDArray, NDArray], float]
 
@@ -127,8 +132,7 @@ def search(
     fits = [(int(c), fold) for c in order for fold in range(len(folds))]
     # never in threads: liblinear draws its random numbers from one generator a process, so the
     # same data and seed would give another model every time
-    several = worth_workers(x.size, len(fits))
-    workers = min(_workers(), len(fits)) if several else 1
+    workers = _workers() if _starting and x.size * len(fits) >= WORTH_SHARING else 1
     scorer = get_scorer(how.scoring)
     results = {}
     try:
@@ -154,13 +158,14 @@ def search(
     return grid, out_of_fold
 
 
-def worth_workers(features: int, fits: int) -> bool:
-    """Whether so many fits of so many stored features are shared out to processes."""
-    return features * fits >= WORTH_WORKERS
+def worth_workers(records: int, fits: int) -> bool:
+    """Whether so many fits on records of so many bytes are worth processes of their own."""
+    return records * fits >= WORTH_WORKERS
 
 
 def start_workers() -> None:
-    """Start the processes of the next searches, so that they import while others work."""
+    """Start the processes that share the next searches; they import while others work."""
+    global _starting
     workers = _workers()
     prepared = _parallel(workers)
 
@@ -168,12 +173,17 @@ def start_workers() -> None:
         with suppress(Exception), prepared as parallel:  # a search that fails too will say why
             list(parallel(joblib.delayed(os.getpid)() for _ in range(workers)))
 
-    threading.Thread(target=start, daemon=True).start()
+    _starting = threading.Thread(target=start, daemon=True)
+    _starting.start()
 
 
 def end_workers() -> None:
-    """End the processes of earlier searches, which keep memory for the next one."""
-    get_reusable_executor(reuse=True).shutdown(wait=False)
+    """End those processes, which keep memory for the next search, where there are any."""
+    global _starting
+    if _starting:
+        _starting.join()  # or they would start after their end
+        get_reusable_executor(reuse=True).shutdown(wait=False)
+    _starting = None
 
 
 def _workers() -> int:

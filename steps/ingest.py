@@ -186,11 +186,15 @@ def input_digests(data_dir: Path) -> dict[str, str]:
 def _dates_to_come(data_dir: Path) -> list[tuple[int, ...]]:
     """Year, month and day of every date of the files that lies after today."""
     today = date.today().timetuple()[:3]
-    found: set[tuple[int, ...]] = set()
-    for path in (data_dir / "vagas.json", data_dir / "prospects.json"):
-        if path.is_file():
-            found |= {tuple(map(int, reversed(day))) for day in DATE.findall(path.read_bytes())}
+    files = (data_dir / "vagas.json", data_dir / "prospects.json")
+    found = set().union(*(_dates(path) for path in files if path.is_file()))
     return sorted(day for day in found if day > today)
+
+
+@reuse.while_unchanged
+def _dates(path: Path) -> set[tuple[int, ...]]:
+    """Year, month and day of every date of a file."""
+    return {tuple(map(int, reversed(day))) for day in set(DATE.findall(path.read_bytes()))}
 
 
 def result_digest(parameters: IngestParameters) -> str:

@@ -6,7 +6,11 @@ import time
 
 
 def end_with(parent: int) -> None:
-    """End this process within a second of its parent, which has the given number."""
+    """End this process within a second of its parent, which has the given number.
+
+    Asked for again and again: the kernel's own signal (`serving.lifeline`) follows the thread that
+    started a process, which for these is gone at once.
+    """
     def watch() -> None:
         while os.getppid() == parent:
             time.sleep(1)

@@ -10,7 +10,9 @@ import ast
 import hashlib
 import json
 from collections.abc import Callable
+from functools import lru_cache, wraps
 from pathlib import Path
+from typing import TypeVar
 
 import mlflow
 from mlflow.entities import Run
@@ -20,11 +22,30 @@ from steps.session import step_run
 
 STEP, DIGEST, FILES = "jobmatch.step", "jobmatch.digest", "jobmatch.files"
 
+T = TypeVar("T")
+
+
+def while_unchanged(read: Callable[[Path], T]) -> Callable[[Path], T]:
+    """`read`, a function of a file's content, which is called again only where the file's size or
+    one of its times has changed: a training asks for the same digests seven times."""
+    kept = lru_cache(1000)(lambda path, _stat: read(path))
+
+    @wraps(read)
+    def current(path: Path) -> T:
+        stat = path.stat()
+        return kept(path, (stat.st_dev, stat.st_ino, stat.st_size, stat.st_mtime_ns,
+                           stat.st_ctime_ns))
+
+    return current
+
 
 def file_digest(path: Path) -> str:
     """SHA-256 of a file's content; the name where there is no such file."""
-    if not path.is_file():
-        return f"missing {path.name}"
+    return _sha256(path) if path.is_file() else f"missing {path.name}"
+
+
+@while_unchanged
+def _sha256(path: Path) -> str:
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -39,13 +60,21 @@ def source_files(module: str) -> list[Path]:
         if name in found or not path.is_file():
             continue
         found[name] = path
-        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(node, ast.Import):
-                pending += [alias.name for alias in node.names]
-            elif isinstance(node, ast.ImportFrom) and node.module:
-                pending.append(node.module)
-                pending += [f"{node.module}.{alias.name}" for alias in node.names]
+        pending += _imported(path)
     return sorted(found.values())
+
+
+@while_unchanged
+def _imported(path: Path) -> list[str]:
+    """Names of what may be the modules that a source file imports."""
+    names = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            names += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            names.append(node.module)
+            names += [f"{node.module}.{alias.name}" for alias in node.names]
+    return names
 
 
 def step_digest(step: str, parameters: Parameters, inputs: dict[str, str]) -> str:

@@ -10,7 +10,7 @@ import json
 import resource
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,12 +34,21 @@ from steps.described import DescribedModel, Vectoriser, fit_described
 from steps.evaluate import judge_all, judge_version, readable
 from steps.features import Features
 from steps.featurize import FeaturizeParameters
-from steps.fitting import Data, Earlier, Fit, TrainParameters, fit, unseen_logits
+from steps.fitting import (
+    Data,
+    Earlier,
+    Fit,
+    TrainParameters,
+    fit,
+    require_no_leak,
+    unseen_logits,
+)
 from steps.grid_search import end_workers, silence_unconverged, start_workers, worth_workers
 from steps.ingest import IngestParameters
 from steps.judging import Held, Judgement, held, judge, model_contender, verdict
 from steps.parameters import PROJECT, select
 from steps.progress import Progress
+from steps.records import FILES
 from steps.registry import MODEL, PRODUCTION, STAGING, current_user, set_production, version_at
 from steps.report import log_judgement, print_table
 from steps.session import past_stopping, run_step
@@ -54,24 +63,24 @@ EXAMPLE = {
 }
 
 
-def fit_part(
-    features: Features, part: str, p: TrainParameters, report: Callable[[float], None],
-    first: Fit | None = None,
-) -> Fit:
-    """Fit both scores on one part's vacancies; those of `final` with what the first fit found."""
+def data_of(features: Features, part: str) -> Data:
+    """What one part is fitted on."""
     vacancies, candidates = features.vectors(part)
     pairs = features.training_pairs(part)
-    data = Data(
+    return Data(
         vacancies, candidates, features.spaces[part], pairs, features.corpus.postings,
         age_in_days(features.vacancy_dates, pairs), pool_of(features, part))
-    earlier = None
-    if first is not None:
-        held_out, posting = features.held_out_pairs, data.posting[pairs.vacancy]
-        earlier = Earlier(
-            first.match_grid, first.hire_grid,
-            unseen_logits(pairs, held_out, first, *features.vectors(HOLDOUT)),
-            (~held_out | ~np.isin(posting, posting[~held_out]))[pairs.known])
-    return fit(data, p, earlier, report)
+
+
+def fit_everything(features: Features, p: TrainParameters, first: Fit) -> Fit:
+    """Fit both scores on all vacancies, with what the first fit found."""
+    data = data_of(features, SHIPPED)
+    require_no_leak(data, p)
+    held_out, posting = features.held_out_pairs, data.posting[data.pairs.vacancy]
+    return fit(data, p, Earlier(
+        first.match_grid, first.hire_grid,
+        unseen_logits(data.pairs, held_out, first, *features.vectors(HOLDOUT)),
+        (~held_out | ~np.isin(posting, posting[~held_out]))[data.pairs.known]))
 
 
 def age_in_days(dates: NDArray[np.datetime64], pairs: Pairs) -> NDArray[np.float64]:
@@ -154,34 +163,44 @@ def shipped_requirements() -> list[str]:
     return [line for line in pinned if line.partition("==")[0] in SHIPPED_REQUIREMENTS]
 
 
+def start_workers_where_worth(p: TrainParameters) -> None:
+    """Start the processes of the grid searches where the records are many enough."""
+    files = [p.data_dir / name for name in FILES]
+    if worth_workers(sum(path.stat().st_size for path in files if path.is_file()), p.grid.fits):
+        start_workers()
+
+
 def train(p: TrainParameters) -> None:
     """The whole of it."""
     silence_unconverged()
     folder = featurize.bring_about(select(FeaturizeParameters, p))
     ingest.log_inputs(select(IngestParameters, p), "train")
-    progress = Progress({"reading the features": 2, "fitting": 46, "fitting the baseline": 20,
-                         "judging": 20, "logging and registering": 12})
+    progress = Progress({"reading the features": 2, "weighting terms": 3, "looking for leaks": 3,
+                         "fitting": 40, "fitting the baseline": 20, "judging": 20,
+                         "logging and registering": 12})
     progress.stage("reading the features")
     features = feature_files.read(folder)
-    several = worth_workers(_stored_features(features), p.grid.fits)
-    if several:
-        start_workers()
+    progress.stage("weighting terms")
+    data = data_of(features, HOLDOUT)
+    progress.stage("looking for leaks")
+    require_no_leak(data, p)
     progress.stage("fitting")
-    first = fit_part(features, HOLDOUT, p, progress.within)
-    client = MlflowClient()
-    current = version_at(client, PRODUCTION)
-    production = readable(current)
+    first = fit(data, p, report=progress.within)
+    del data
     progress.stage("fitting the baseline")
     described = fit_baseline(features, p)
-    if several:
-        end_workers()
+    end_workers()
+    client = MlflowClient()
     progress.stage("judging", "and fitting on everything")
     with (
         TemporaryDirectory() as temporary, _beside() as beside,
         threadpool_limits(1, "blas"),  # those of BLAS would take the core of the other work
     ):
-        # the judging must fit nothing: liblinear has one random generator a process
-        whole = beside.submit(fit_part, features, SHIPPED, p, lambda _: None, first)
+        # the judging must fit nothing, nor touch the filters of warnings: liblinear has one random
+        # generator a process, and scikit-learn's fits change those filters
+        whole = beside.submit(fit_everything, features, p, first)
+        current = version_at(client, PRODUCTION)
+        production = readable(current)
         work = Path(temporary)
         fitted = work / "fitted"
         write_part(fitted, HOLDOUT, features.terms[HOLDOUT], first)
@@ -266,13 +285,6 @@ def pool_for(features: Features, final: Fit) -> Pool:
                      filled, final.scorer)
 
 
-def _stored_features(features: Features) -> int:
-    """At least how many numbers the rows to fit hold: those of the CVs."""
-    pairs = features.training_pairs(HOLDOUT)
-    cvs = features.corpus.cv[pairs.candidate[pairs.joined]]
-    return int(np.diff(features.corpus.counts(features.terms[HOLDOUT]).indptr)[cvs].sum())
-
-
 def _log_figures(
     first: Fit, final: Fit, own: Judgement, on: Held, features: Features
 ) -> None:
@@ -332,4 +344,4 @@ def _peak_memory_mb() -> float:
 
 
 if __name__ == "__main__":
-    run_step("train", TrainParameters, train)
+    run_step("train", TrainParameters, train, ahead=start_workers_where_worth)

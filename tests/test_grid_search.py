@@ -17,7 +17,7 @@ import pytest
 import scipy.sparse as sp
 
 from steps import grid_search
-from steps.grid_search import Settings, search
+from steps.grid_search import Settings, end_workers, search, start_workers
 from tests.conftest import PROJECT
 from tests.serving.conftest import alive, children
 
@@ -28,7 +28,7 @@ import json, os, time
 import numpy as np, scipy.sparse as sp
 from steps import grid_search
 from tests.serving.conftest import children
-grid_search.WORTH_WORKERS = 0
+grid_search.WORTH_SHARING = 0
 grid_search.start_workers()
 while len(early := children(os.getpid(), "popen_loky")) < 2:
     time.sleep(0.1)
@@ -41,7 +41,8 @@ print(json.dumps([early, children(os.getpid(), "popen_loky")]))
 SEARCH_WITHOUT_END = """
 import numpy as np, scipy.sparse as sp
 from steps import grid_search
-grid_search.WORTH_WORKERS = 0
+grid_search.WORTH_SHARING = 0
+grid_search.start_workers()
 random = np.random.default_rng(0)
 x = sp.csr_matrix(random.random((20_000, 200)))
 y = np.arange(20_000) % 2
@@ -71,9 +72,11 @@ def test_other_processes_give_the_same_grid_to_the_bit(monkeypatch: pytest.Monke
     told: list[float] = []
     alone, logits = search(*rows(), HOW, report=told.append)
     assert told == pytest.approx([n / 6 for n in range(1, 7)])
-    monkeypatch.setattr(grid_search, "WORTH_WORKERS", 0)
-    monkeypatch.setenv("GLIBC_TUNABLES", "")  # what the search sets for the workers ends here
+    monkeypatch.setattr(grid_search, "WORTH_SHARING", 0)
+    monkeypatch.setenv("GLIBC_TUNABLES", "")  # what is set for the workers ends here
+    start_workers()
     together, again = search(*rows(), HOW)
+    end_workers()
     assert np.array_equal(alone.scores, together.scores)
     assert np.array_equal(logits, again)
     assert alone.best_c == together.best_c

@@ -18,10 +18,10 @@ from jobmatch_pyfunc.text import body, count_terms
 from steps.corpus import Pairs
 from steps.evaluate import judge_all
 from steps.featurize import latent_space
-from steps.fitting import unseen_logits
+from steps.fitting import fit, unseen_logits
 from steps.judging import Contender, Held, held, judge
 from steps.progress import Progress
-from steps.train import fit_part
+from steps.train import data_of
 from tests.model.conftest import Trained
 
 pytestmark = pytest.mark.xdist_group("model")
@@ -97,7 +97,7 @@ def test_scores_equal_scikit_learns_to_1e_9(
 
 
 def test_the_same_data_and_seed_give_the_same_model(trained: Trained) -> None:
-    again = fit_part(trained.features, HOLDOUT, trained.parameters, lambda _: None)
+    again = fit(data_of(trained.features, HOLDOUT), trained.parameters)
     first = trained.version.part(HOLDOUT)
     assert again.threshold == first.threshold
     for name in Weights.__dataclass_fields__:
@@ -109,7 +109,7 @@ def test_the_calibration_of_what_ships_sees_logits_of_models_that_have_not_seen_
     trained: Trained
 ) -> None:
     features, pairs = trained.features, trained.features.pairs
-    first = fit_part(features, HOLDOUT, trained.parameters, lambda _: None)
+    first = fit(data_of(features, HOLDOUT), trained.parameters)
     vacancies, candidates = features.vectors(HOLDOUT)
     held_out = features.held_out_pairs
     logits = unseen_logits(pairs, held_out, first, vacancies, candidates)
