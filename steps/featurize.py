@@ -48,7 +48,8 @@ SLOPE = 0.75
 LATENT_POWER = 0.3
 """Dimensions weigh as their singular values to this power (docs/experiments.md)."""
 EIGEN_TOLERANCE = 1e-3
-"""Of ARPACK: its eigenvectors are then those of an exact solution to 1e-6, as with 0."""
+"""Of ARPACK: the cosine of its eigenvectors with the exact ones is then at least 1 − 1e-6, as
+with 0."""
 NO_DIMENSION = 1e-3
 """Singular values below this share of the largest are rounding: the histories have fewer
 dimensions."""
@@ -145,13 +146,13 @@ def latent_space(
     dimensions = min(dimensions, min(documents.shape) - 1)
     if dimensions < 1 or not documents.nnz:
         return np.zeros((counts.shape[1], 1), np.float32)
-    singular, components = _principal(documents, dimensions, generator)
+    singular, components = largest_singular(documents, dimensions, generator)
     told = singular > NO_DIMENSION * singular.max()
     scale = (singular[told] / singular.max()) ** LATENT_POWER
     return np.ascontiguousarray((components[told].T * scale)[:, ::-1], np.float32)
 
 
-def _principal(
+def largest_singular(
     documents: sp.csr_matrix, dimensions: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The largest singular values, ascending, and their right singular vectors (dimensions ×

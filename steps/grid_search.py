@@ -35,7 +35,8 @@ WORTH_SHARING = 3_000_000
 """Stored features times fits from which a search is shared out to them: a tenth of a second."""
 LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 """For the workers: a quarter off each fit, which begins by copying all features
-(docs/performance.md)."""
+(docs/performance.md). Other processes that are started later have it too; what the environment
+says already is left as it is."""
 
 
 @dataclass(frozen=True)
@@ -115,6 +116,7 @@ def search(
     y, groups, weight: one value a pair; row_of: the row of x with its features, which it shares
     only with pairs of the same group and outcome (by default each has a row of its own); report is
     told the share done (0..1).
+    In this process `silence_unconverged` is called before, or each fit that stops warns.
     Returns the grid and, for the best C, the out-of-fold logit of every pair.
     Raises StepError where fewer groups than folds hold a positive, or a worker is killed.
     """

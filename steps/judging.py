@@ -10,6 +10,7 @@ from numpy.typing import NDArray
 from jobmatch_pyfunc.scoring import Candidates, Scorer, Vacancies, sigmoid, unit_rows
 from steps.corpus import Corpus, Pairs
 from steps.described import DescribedModel
+from steps.failure import StepError
 from steps.scores import (
     Estimate,
     Floats,
@@ -82,8 +83,12 @@ def held(
 
 
 def judge(contender: Contender, on: Held) -> Judgement:
-    """All figures of one contender."""
+    """All figures of one contender.
+
+    Raises StepError where a score is not finite: it would stand at the top and at the bottom.
+    """
     hired = on.pairs.hired
+    _require_finite(contender, contender.hire)
     figures: dict[str, Estimate] = {}
     probability = contender.hire if contender.threshold is not None else sigmoid(contender.hire)
     threshold = 0.5 if contender.threshold is None else contender.threshold
@@ -96,9 +101,9 @@ def judge(contender: Contender, on: Held) -> Judgement:
     ranks, aucs, rows = [], [], []
     for number in _drawn(on):
         members = np.flatnonzero(on.vacancy == number)
-        vacancy = int(on.pairs.vacancy[members[0]])
-        rank, auc = ranks_in_pool(
-            contender.pool_scores(vacancy), place[on.pairs.candidate[members]])
+        scores = contender.pool_scores(int(on.pairs.vacancy[members[0]]))
+        _require_finite(contender, scores)
+        rank, auc = ranks_in_pool(scores, place[on.pairs.candidate[members]])
         ranks.append(rank)
         aucs.append(auc)
         rows.append(members)
@@ -109,6 +114,12 @@ def judge(contender: Contender, on: Held) -> Judgement:
     figures |= pool_estimates(rank[chosen], auc[chosen], on.vacancy[at][chosen], on.seed,
                               "hired_pool")
     return Judgement(contender.name, figures, probability, contender.threshold)
+
+
+def _require_finite(contender: Contender, scores: Floats) -> None:
+    if not np.isfinite(scores).all():
+        raise StepError(f"judging: {contender.name} gave scores that are not finite numbers; "
+                        "it cannot be judged")
 
 
 def _drawn(on: Held) -> NDArray[np.int64]:

@@ -161,7 +161,8 @@ def ranks_in_pool(scores: Floats, members: Ints) -> tuple[Floats, Floats]:
     """Where `members` (indices into the pool) stand when the pool is ordered by `scores`.
 
     Returns each member's rank (1 is best; ties share their mean rank) and its AUC: the share of
-    the rest of the pool that it beats.
+    the rest of the pool that it beats. Each member is a pass over the pool: for a few of them.
+    Scores are finite.
     """
     mine = scores[members]
     above = np.array([np.count_nonzero(scores > score) for score in mine], float)

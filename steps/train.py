@@ -52,7 +52,7 @@ from steps.records import FILES
 from steps.registry import MODEL, PRODUCTION, STAGING, current_user, set_production, version_at
 from steps.report import log_judgement, print_table
 from steps.session import past_stopping, run_step
-from steps.versions import Version, make_pool, write_about, write_models, write_part
+from steps.versions import Version, make_pool, write_about, write_described_models, write_part
 
 SHIPPED_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "scipy", "pystemmer")
 EXAMPLE = {
@@ -69,7 +69,7 @@ def data_of(features: Features, part: str) -> Data:
     pairs = features.training_pairs(part)
     return Data(
         vacancies, candidates, features.spaces[part], pairs, features.corpus.postings,
-        age_in_days(features.vacancy_dates, pairs), pool_of(features, part))
+        age_in_days(features.vacancy_dates, pairs), pool_rows(features, part))
 
 
 def fit_everything(features: Features, p: TrainParameters, first: Fit) -> Fit:
@@ -92,7 +92,7 @@ def age_in_days(dates: NDArray[np.datetime64], pairs: Pairs) -> NDArray[np.float
     return np.where(np.isnat(days), np.nanmax(age), age)
 
 
-def pool_of(features: Features, part: str) -> NDArray[np.int64]:
+def pool_rows(features: Features, part: str) -> NDArray[np.int64]:
     """Candidates with a CV; for `holdout` without those who belong to held-out vacancies only."""
     filled = features.candidate_filled.copy()
     if part == HOLDOUT:
@@ -204,12 +204,12 @@ def train(p: TrainParameters) -> None:
         work = Path(temporary)
         fitted = work / "fitted"
         write_part(fitted, HOLDOUT, features.terms[HOLDOUT], first)
-        write_models(fitted, described)
-        write_about(fitted, features.split_date, features.trained_until, hired_shares(features))
+        write_described_models(fitted, described)
         on = held(features.pairs, features.held_out, features.vacancy_dates,
                   np.flatnonzero(features.candidate_filled), p.random_state)
         mine = Version("", fitted, np.datetime64(features.split_date),
                        np.datetime64(features.trained_until), hired_shares(features))
+        write_about(mine)
         judgements = judge_all(features.corpus, on, mine, HOLDOUT, production, progress)
         own = judgements[-1]
         if current and production is None:
@@ -219,7 +219,7 @@ def train(p: TrainParameters) -> None:
             passed, reason = gate(features, on, own, mine, production)
         final = whole.result()
         write_part(fitted, SHIPPED, features.terms[SHIPPED], final)
-        write_pool(fitted / POOL, pool_for(features, final))
+        write_pool(fitted / POOL, shipped_pool(features, final))
         progress.stage("logging and registering")
         trained = (f"{len(features.pairs):,} people put forward for "
                    f"{len(features.vacancy_codes):,} vacancies up to {features.trained_until}, "
@@ -278,7 +278,7 @@ def _beside() -> Iterator[ThreadPoolExecutor]:
         threads.shutdown(wait=False, cancel_futures=True)
 
 
-def pool_for(features: Features, final: Fit) -> Pool:
+def shipped_pool(features: Features, final: Fit) -> Pool:
     """The candidates that ship: all that have a CV."""
     filled = np.flatnonzero(features.candidate_filled)
     return make_pool([features.candidate_codes[i] for i in filled], features.vectors(SHIPPED)[1],

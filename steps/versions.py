@@ -81,18 +81,18 @@ def write_part(fitted: Path, name: str, terms: list[str], fit: Fit) -> None:
     write_json(fitted / name / "threshold.json", fit.threshold)
 
 
-def write_models(fitted: Path, described: dict[str, DescribedModel]) -> None:
+def write_described_models(fitted: Path, described: dict[str, DescribedModel]) -> None:
     """Write the described models, by the part that they were fitted on."""
     (fitted / "described").mkdir(parents=True)
     for name, model in described.items():
         write_described(fitted / "described" / f"{name}.json", model)
 
 
-def write_about(
-    fitted: Path, split_date: str, trained_until: str, hired_share: dict[str, float]
-) -> None:
-    write_json(fitted / "fitted.json", {
-        "split_date": split_date, "trained_until": trained_until, "hired_share": hired_share})
+def write_about(version: Version) -> None:
+    """Write what `load_version` reads of a version besides its parts."""
+    write_json(version.folder / "fitted.json", {
+        "split_date": str(version.split_date), "trained_until": str(version.trained_until),
+        "hired_share": version.hired_share})
 
 
 def make_pool(

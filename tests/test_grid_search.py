@@ -73,7 +73,7 @@ def test_other_processes_give_the_same_grid_to_the_bit(monkeypatch: pytest.Monke
     alone, logits = search(*rows(), HOW, report=told.append)
     assert told == pytest.approx([n / 6 for n in range(1, 7)])
     monkeypatch.setattr(grid_search, "WORTH_SHARING", 0)
-    monkeypatch.setenv("GLIBC_TUNABLES", "")  # what is set for the workers ends here
+    monkeypatch.setenv(*grid_search.LARGE_PAGES)  # what is set for the workers ends here
     start_workers()
     together, again = search(*rows(), HOW)
     end_workers()

@@ -63,9 +63,11 @@ def test_words_are_those_of_one_text_at_a_time(some: list[str]) -> None:
 
 @given(texts)
 def test_chunks_change_nothing(some: list[str]) -> None:
-    whole, patch = tokenise(some), pytest.MonkeyPatch()
+    patch = pytest.MonkeyPatch()
     with patch.context() as small:
-        small.setattr(columnar, "CHUNK_CHARACTERS", 25)
+        small.setattr(columnar, "CHUNKS_OF_FEW", 1)
+        whole = tokenise(some)
+        small.setattr(columnar, "CHUNK_CHARACTERS", 1)
         parts = tokenise(some)
     assert parts.terms == whole.terms
     assert parts.written == whole.written

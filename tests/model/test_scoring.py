@@ -12,16 +12,17 @@ from mlflow.pyfunc import PyFuncModel
 from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 
-from jobmatch_pyfunc.model import HOLDOUT, FittedModel
+from jobmatch_pyfunc.model import HOLDOUT, SHIPPED, FittedModel
 from jobmatch_pyfunc.scoring import Floats, Ints, Space, Weights, best_first, take
 from jobmatch_pyfunc.text import body, count_terms
 from steps.corpus import Pairs
 from steps.evaluate import judge_all
-from steps.featurize import latent_space
+from steps.failure import StepError
+from steps.featurize import largest_singular, latent_space
 from steps.fitting import fit, unseen_logits
 from steps.judging import Contender, Held, held, judge
 from steps.progress import Progress
-from steps.train import data_of
+from steps.train import data_of, fit_everything
 from tests.model.conftest import Trained
 
 pytestmark = pytest.mark.xdist_group("model")
@@ -97,12 +98,17 @@ def test_scores_equal_scikit_learns_to_1e_9(
 
 
 def test_the_same_data_and_seed_give_the_same_model(trained: Trained) -> None:
-    again = fit(data_of(trained.features, HOLDOUT), trained.parameters)
-    first = trained.version.part(HOLDOUT)
-    assert again.threshold == first.threshold
-    for name in Weights.__dataclass_fields__:
-        np.testing.assert_array_equal(
-            getattr(again.scorer.weights, name), getattr(first.scorer.weights, name), name)
+    """To the bit, and whatever ran beside the fits in the training."""
+    features, parameters = trained.features, trained.parameters
+    first = fit(data_of(features, HOLDOUT), parameters)
+    shipped = fit_everything(features, parameters, first)
+    for part, again in ((HOLDOUT, first), (SHIPPED, shipped)):
+        registered = trained.version.part(part)
+        assert again.threshold == registered.threshold
+        for name in Weights.__dataclass_fields__:
+            np.testing.assert_array_equal(
+                getattr(again.scorer.weights, name), getattr(registered.scorer.weights, name),
+                f"{part}: {name}")
 
 
 def test_the_calibration_of_what_ships_sees_logits_of_models_that_have_not_seen_the_vacancy(
@@ -144,6 +150,38 @@ def test_histories_of_few_dimensions_give_the_same_space_each_time() -> None:
                     for _ in range(2))
     np.testing.assert_allclose(first, again, rtol=0, atol=1e-5)
     assert first.shape[1] <= 10
+
+
+@pytest.mark.parametrize(("rows", "columns", "last"), [
+    (90, 400, 0.05), (400, 90, 0.05),
+    (90, 400, 1.0),  # most of what is stored is in the last row: the other half has none
+])  # fmt: skip
+def test_largest_singular_values_and_vectors_are_those_of_an_exact_decomposition(
+    rows: int, columns: int, last: float
+) -> None:
+    random = np.random.default_rng(3)
+    strength = sp.diags(np.geomspace(1, 0.01, rows))
+    documents = sp.vstack([
+        strength.tocsr()[:-1] @ sp.random(rows, columns, 0.05 if last < 1 else 0.002, "csr",
+                                          random_state=1),
+        sp.random(1, columns, last, "csr", random_state=2),
+    ]).tocsr().astype(np.float32)
+    singular, vectors = largest_singular(documents, 8, random)
+    _, exact, exact_vectors = np.linalg.svd(documents.toarray().astype(np.float64))
+    np.testing.assert_allclose(singular[::-1], exact[:8], rtol=1e-5)
+    cosine = np.abs((vectors[::-1] * exact_vectors[:8]).sum(axis=1))
+    assert cosine.min() > 1 - 1e-5
+
+
+def test_one_history_over_and_over_has_one_singular_value() -> None:
+    row = sp.random(1, 60, 0.3, "csr", random_state=0).astype(np.float32)
+    documents = sp.vstack([row] * 20).tocsr()
+    singular, vectors = largest_singular(documents, 4, np.random.default_rng(0))
+    length = np.sqrt(20) * sp.linalg.norm(row)
+    assert singular[-1] == pytest.approx(length, rel=1e-5)
+    assert (singular[:-1] < 1e-3 * length).all()
+    np.testing.assert_allclose(np.abs(vectors[-1]), row.toarray()[0] / sp.linalg.norm(row),
+                               atol=1e-5)
 
 
 def test_columnar_training_vectors_equal_the_served_ones(trained: Trained, rows: pd.DataFrame
@@ -211,6 +249,17 @@ def test_shuffling_the_vacancies_spoils_the_ranking(trained: Trained) -> None:
     assert own.estimates["pool_auc"].value > 0.8
     assert blind.estimates["pool_auc"].value < own.estimates["pool_auc"].value - 0.15
     assert described.estimates["pool_auc"].value < 0.7
+
+
+def test_scores_that_are_no_numbers_are_not_judged(trained: Trained) -> None:
+    on = on_held_out(trained)
+    hire, scores = np.full(len(on.pairs), 0.5), np.zeros(len(on.pool))
+    scores[3] = np.nan
+    with pytest.raises(StepError, match="broken gave scores that are not finite"):
+        judge(Contender("broken", lambda _: scores, hire, 0.5), on)
+    with pytest.raises(StepError, match="broken gave scores that are not finite"):
+        judge(Contender("broken", lambda _: np.zeros(len(on.pool)), np.full_like(hire, np.inf), 0.5),
+              on)
 
 
 def test_the_described_model_orders_the_pool_alike_for_every_vacancy_and_the_shipped_does_not(
