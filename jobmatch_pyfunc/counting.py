@@ -1,27 +1,28 @@
 """Terms of many texts at once, as `text.count_terms` finds them one text at a time.
 
-Texts are cut at spaces, each distinct piece, such as `(Projetos,`, is looked up once for the words
-that it holds (no word crosses a space), and the rest is arithmetic on the numbers of words.
+Texts are cut behind spaces, each distinct piece, such as `(Projetos, `, is looked up once for the
+words that it holds (no word crosses a space), and the rest is arithmetic on the numbers of words.
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import accumulate, chain
+from itertools import chain, repeat
+from threading import Lock
 
 import numpy as np
 import pandas as pd
 import pyarrow as pa
-import pyarrow.compute as pc
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from jobmatch_pyfunc.text import words
+from jobmatch_pyfunc.text import BESIDE_WORDS, is_plain, terms_of_plain, words
 
 Document = tuple[str, ...]
 """Texts whose terms count together; no term runs from one into the next."""
 
 BLOCK_CHARACTERS = 4_000_000
 """Documents are counted in blocks of about this size, which bounds the memory."""
-_REMEMBERED, _LONGEST_REMEMBERED = 1_000_000, 24
+_REMEMBERED, _REMEMBERED_SEVERAL, _LONGEST_REMEMBERED = 1_000_000, 200_000, 24
+_NONE, _NEW = -1, np.iinfo(np.int32).min
 
 
 class BatchCounter:
@@ -45,7 +46,8 @@ class BatchCounter:
                 self._column[first] = column
         self._pairs = pd.Index(list(pairs), dtype=np.int64)
         self._pair_column = np.fromiter(pairs.values(), np.int32, len(pairs))
-        self._pieces: dict[str, tuple[int, ...]] = {}
+        self._number[""] = _NONE
+        self._known = _Known()
 
     def count(self, documents: Sequence[Document]) -> sp.csr_matrix:
         """How often each term occurs in each document: (documents × terms), float32, columns in
@@ -75,31 +77,81 @@ class BatchCounter:
 
     def _words_of(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Numbers of the words of the texts, one text after the other, and how many each has."""
-        cut = pc.ascii_split_whitespace(_as_arrow(texts))
-        encoded = cut.flatten().dictionary_encode()
-        held = self._look_up(encoded.dictionary.to_pylist())
-        ends = np.fromiter(accumulate(map(len, held), initial=0), np.int32, len(held) + 1)
-        numbers = np.fromiter(chain.from_iterable(held), np.int32, int(ends[-1]))
-        found = pa.ListArray.from_arrays(ends, numbers).take(encoded.indices)
+        pieces, bounds = _cut(_as_arrow(texts))
+        encoded = pieces.dictionary_encode()
+        found = self._held(encoded.dictionary.to_pylist()).take(encoded.indices)
         return (np.asarray(found.flatten()),
-                np.diff(np.asarray(found.offsets)[np.asarray(cut.offsets)]))
+                np.diff(np.asarray(found.offsets)[bounds]))
 
-    def _look_up(self, pieces: list[str]) -> list[tuple[int, ...]]:
-        """The numbers of the words that each piece holds."""
-        known, number = self._pieces, self._number.get
-        if len(known) > _REMEMBERED:  # hostile input must not grow the memory without end
-            known = self._pieces = {}
-        held = list(map(known.get, pieces))
-        new = [at for at, found in enumerate(held) if found is None]
-        for at in new:
-            piece = pieces[at]
-            if piece.isdigit():  # holds no word, and texts have many different ones
-                held[at] = ()
-                continue
-            held[at] = found = tuple([number(word, self._other) for word in words(piece)])
-            if len(piece) <= _LONGEST_REMEMBERED:
-                known[piece] = found
-        return held  # type: ignore[return-value]  # nothing is None any more
+    def _held(self, pieces: list[str]) -> pa.ListArray:
+        """The numbers of the words that each of the distinct pieces holds."""
+        known = self._known
+        if known.many:  # hostile input must not grow the memory without end
+            known = self._known = _Known()
+        codes = np.fromiter(map(known.codes.get, pieces, repeat(_NEW)), np.int32, len(pieces))
+        new = np.flatnonzero(codes == _NEW)
+        codes[new] = self._codes_of_new([pieces[at] for at in new.tolist()], known)
+        several = codes < _NONE
+        words_of_several = [known.several[_NONE - 1 - code] for code in codes[several].tolist()]
+        sizes = (codes > _NONE).astype(np.int32)
+        sizes[several] = list(map(len, words_of_several))
+        numbers = np.repeat(codes, sizes)
+        numbers[numbers < _NONE] = list(chain.from_iterable(words_of_several))
+        return pa.ListArray.from_arrays(np.append(np.int32(0), sizes.cumsum(dtype=np.int32)),
+                                        numbers)
+
+    def _codes_of_new(self, pieces: list[str], known: "_Known") -> list[int]:
+        bare = [piece.strip(BESIDE_WORDS) for piece in pieces]
+        codes = dict.fromkeys(range(len(pieces)), _NONE)
+        # most are one plain word, which needs no search for words
+        plain = [at for at, text in enumerate(bare) if is_plain(text)]
+        terms = terms_of_plain([bare[at] for at in plain])
+        codes.update(zip(plain, map(self._number.get, terms, repeat(self._other)), strict=True))
+        # a number holds no word, and texts have many different ones
+        digits = {at for at, text in enumerate(bare) if text.isdigit()}
+        for at in codes.keys() - digits - set(plain):
+            codes[at] = known.code([self._number.get(word, self._other)
+                                    for word in words(bare[at])])
+        known.codes.update((piece, codes[at]) for at, piece in enumerate(pieces)
+                           if len(piece) <= _LONGEST_REMEMBERED and at not in digits)
+        return list(codes.values())
+
+
+class _Known:
+    """What pieces hold, as codes: the number of their one word, _NONE, or which of `several`."""
+
+    def __init__(self) -> None:
+        self.codes: dict[str, int] = {}
+        self.several: list[list[int]] = []
+        self._lock = Lock()  # a model may be asked by several threads
+
+    @property
+    def many(self) -> bool:
+        return len(self.codes) > _REMEMBERED or len(self.several) > _REMEMBERED_SEVERAL
+
+    def code(self, numbers: list[int]) -> int:
+        """The code of a piece that holds words of these numbers."""
+        if len(numbers) < 2:
+            return numbers[0] if numbers else _NONE
+        with self._lock:
+            self.several.append(numbers)
+            return _NONE - len(self.several)
+
+
+def _cut(texts: pa.LargeStringArray) -> tuple[pa.LargeStringArray, NDArray[np.int64]]:
+    """Pieces of the texts, which each end with the spaces behind them, and where each text's begin
+    (texts + 1). Nothing is copied: the pieces lie where the texts do."""
+    _, offsets, buffer = texts.buffers()
+    bounds = np.frombuffer(offsets, np.int64, len(texts) + 1)
+    if not bounds[-1]:
+        return texts[:0], np.zeros(len(texts) + 1, np.int64)
+    space = np.frombuffer(buffer, np.uint8, bounds[-1]) <= ord(" ")
+    begins = np.empty(len(space), bool)
+    np.greater(space[:-1], space[1:], out=begins[1:])
+    begins[bounds[bounds < len(space)]] = True
+    at = np.append(np.flatnonzero(begins), len(space))
+    pieces = pa.LargeStringArray.from_buffers(len(at) - 1, pa.py_buffer(at), buffer)
+    return pieces, np.searchsorted(at, bounds)
 
 
 def _as_arrow(texts: Sequence[str]) -> pa.Array:

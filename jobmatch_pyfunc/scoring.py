@@ -31,6 +31,8 @@ MANY_PAIRS = 16
 """From this many pairs of one vacancy on, a product for it alone pays."""
 BLOCK_PAIRS = 10_000
 """Other pairs are multiplied in blocks of this size, which bounds the memory."""
+LATENT_ROWS = 4_000
+"""So many rows are mapped to the latent space at a time."""
 
 Floats = NDArray[np.float64]
 Ints = NDArray[np.int64]
@@ -145,8 +147,15 @@ def map_to_latent(matrix: sp.csr_matrix, latent: NDArray[np.float32]) -> Floats:
     part = latent[columns].astype(np.float64)
     if matrix.shape[0] == 1:
         return (matrix.data @ part[number[matrix.indices]])[np.newaxis]
-    shape = (matrix.shape[0], len(columns))
-    return sp.csr_matrix((matrix.data, number[matrix.indices], matrix.indptr), shape=shape) @ part
+    mapped = np.empty((matrix.shape[0], part.shape[1]))
+    for begin in range(0, len(mapped), LATENT_ROWS):
+        bounds = matrix.indptr[begin:begin + LATENT_ROWS + 1]
+        own = slice(bounds[0], bounds[-1])
+        rows = sp.csr_matrix((matrix.data[own], number[matrix.indices[own]], bounds - bounds[0]),
+                             shape=(len(bounds) - 1, len(columns)))
+        # term by term: E is read once from end to end, and what is added to stays in the cache
+        mapped[begin:begin + LATENT_ROWS] = rows.tocsc() @ part
+    return mapped
 
 
 def _unit(mapped: Floats) -> Floats:

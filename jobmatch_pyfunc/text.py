@@ -9,7 +9,7 @@ import re
 import threading
 import unicodedata
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 
 import Stemmer
@@ -29,6 +29,8 @@ STOP_WORDS = frozenset(
     your br div nbsp www http https""".split()
 )
 LONGEST_WORD = 40
+BESIDE_WORDS = " \t\n\v\f\r.,;:!?()[]{}<>\"'`/\\|*=&%$@_•·–—“”‘’…-"
+"""Signs that no word holds, and that often stand beside one."""
 _FAR = 30  # words of a term further apart than this are shown with … between them
 _CONNECTORS = frozenset("/-–.,;:&+|")
 _REMEMBERED = 500_000
@@ -62,6 +64,20 @@ def _make_term(word: str) -> str:
     with _stemmer_lock:
         stem = _stemmer.stemWord(unicodedata.normalize("NFC", bare))
     return _fold(stem)
+
+
+def is_plain(text: str) -> bool:
+    """Whether a text is one word of at least two ASCII letters, whose term is easily had."""
+    return text.isascii() and text.isalpha() and 1 < len(text) <= LONGEST_WORD
+
+
+def terms_of_plain(texts: Sequence[str]) -> list[str]:
+    """The term of each plain text: `term_of` of its word for many at once, not remembered."""
+    lowered = [text.lower() for text in texts]
+    with _stemmer_lock:
+        stems = _stemmer.stemWords(lowered)
+    return ["" if word in STOP_WORDS else stem
+            for word, stem in zip(lowered, stems, strict=True)]
 
 
 def _fold(word: str) -> str:

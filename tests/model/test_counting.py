@@ -18,7 +18,7 @@ TERMS = ["jav", "sql", "sap", "c++", "c#", "sap fi", "fi", "jav sql", "gest proj
          "projet gest", "node", "analis"]  # fmt: skip
 PIECES = ["Java", "java,", "SQL", "SAP-FI", "sap fi", "C++", "c#/C++", "Gestão", "de", "projetos",
           "PROJETO", "a", "1999", "ΣΑΣ", "İstanbul", "ﬁ", "node.js", "\ud800", "x" * 60,
-          "cafe\u0301", "", ";"]  # fmt: skip
+          "cafe\u0301", "", ";", "DE", "(SQL)", "_Java_", "12.", "ab", "+sap+", "#"]  # fmt: skip
 SPACES = [" ", "\n", "\t", "\u00a0", "\u2003", "\x1c", "\x00", "  "]
 
 texts = st.lists(
@@ -45,9 +45,11 @@ def test_blocks_and_forgotten_pieces_change_nothing(
     some = [(cv,) for cv in rows["cv_pt"].unique()]
     whole = BatchCounter(trained.model.terms).count(some)
     monkeypatch.setattr(counting, "BLOCK_CHARACTERS", 3_000)
-    monkeypatch.setattr(counting, "_REMEMBERED", 50)
-    parts = BatchCounter(trained.model.terms).count(some)
-    assert (whole != parts).nnz == 0
+    for limit in ("_REMEMBERED", "_REMEMBERED_SEVERAL"):
+        with monkeypatch.context() as small:
+            small.setattr(counting, limit, 5)
+            parts = BatchCounter(trained.model.terms).count(some)
+        assert (whole != parts).nnz == 0
     assert whole.nnz > 100
 
 

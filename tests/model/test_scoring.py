@@ -12,8 +12,17 @@ from mlflow.pyfunc import PyFuncModel
 from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from jobmatch_pyfunc import scoring
 from jobmatch_pyfunc.model import HOLDOUT, SHIPPED, FittedModel
-from jobmatch_pyfunc.scoring import Floats, Ints, Space, Weights, best_first, take
+from jobmatch_pyfunc.scoring import (
+    Floats,
+    Ints,
+    Space,
+    Weights,
+    best_first,
+    map_to_latent,
+    take,
+)
 from jobmatch_pyfunc.text import body, count_terms
 from steps.corpus import Pairs
 from steps.evaluate import judge_all
@@ -193,6 +202,17 @@ def test_columnar_training_vectors_equal_the_served_ones(trained: Trained, rows:
     assert all(tuple(np.round(row, 9)) in from_training for row in served.latent)
 
 
+def test_how_many_rows_are_mapped_at_a_time_changes_nothing(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    space = trained.model.space
+    some = sp.random(50, len(space.idf), 0.01, "csr", random_state=0)
+    at_once = map_to_latent(some, space.latent)
+    monkeypatch.setattr(scoring, "LATENT_ROWS", 7)
+    np.testing.assert_array_equal(map_to_latent(some, space.latent), at_once)
+    np.testing.assert_allclose(at_once, some @ space.latent.astype(float), rtol=0, atol=1e-12)
+
+
 def test_a_row_scores_the_same_alone_and_in_a_batch(
     pyfunc: PyFuncModel, rows: pd.DataFrame
 ) -> None:
@@ -258,8 +278,7 @@ def test_scores_that_are_no_numbers_are_not_judged(trained: Trained) -> None:
     with pytest.raises(StepError, match="broken gave scores that are not finite"):
         judge(Contender("broken", lambda _: scores, hire, 0.5), on)
     with pytest.raises(StepError, match="broken gave scores that are not finite"):
-        judge(Contender("broken", lambda _: np.zeros(len(on.pool)), np.full_like(hire, np.inf), 0.5),
-              on)
+        judge(Contender("broken", np.zeros_like, np.full_like(hire, np.inf), 0.5), on)
 
 
 def test_the_described_model_orders_the_pool_alike_for_every_vacancy_and_the_shipped_does_not(
