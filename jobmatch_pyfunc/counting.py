@@ -113,7 +113,8 @@ class BatchCounter:
             codes[at] = known.code([self._number.get(word, self._other)
                                     for word in words(bare[at])])
         known.codes.update((piece, codes[at]) for at, piece in enumerate(pieces)
-                           if len(piece) <= _LONGEST_REMEMBERED and at not in digits)
+                           if len(piece) <= _LONGEST_REMEMBERED and at not in digits
+                           and codes[at] != self._other)
         return list(codes.values())
 
 
@@ -122,7 +123,7 @@ class _Known:
 
     def __init__(self) -> None:
         self.codes: dict[str, int] = {}
-        self.several: list[list[int]] = []
+        self.several: list[tuple[int, ...]] = []
         self._lock = Lock()  # a model may be asked by several threads
 
     @property
@@ -134,7 +135,7 @@ class _Known:
         if len(numbers) < 2:
             return numbers[0] if numbers else _NONE
         with self._lock:
-            self.several.append(numbers)
+            self.several.append(tuple(numbers))
             return _NONE - len(self.several)
 
 
