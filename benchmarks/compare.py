@@ -9,8 +9,8 @@ form=long    the complete size: 14,000 vacancies, 42,000 CVs of 4,300 characters
              the baseline is fitted on a tenth of its rows and its time multiplied
 
 Every measurement is a process of its own, one after the other: leave the machine alone meanwhile.
-Those that take less than a minute are made REPEATS times, in turns with what they are compared
-with, and the shortest counts: what other work on the machine adds is no part of either.
+Reading, scoring and the user's records are measured REPEATS times, the two sides in turns, and the
+shortest counts: what other work on the machine adds is no part of either.
 """
 
 import json
