@@ -11,10 +11,11 @@ from threading import Lock
 import numpy as np
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from jobmatch_pyfunc.text import BESIDE_WORDS, is_plain, terms_of_plain, words
+from jobmatch_pyfunc.text import BESIDE_WORDS, PLAIN, terms_of_plain, words
 
 Document = tuple[str, ...]
 """Texts whose terms count together; no term runs from one into the next."""
@@ -78,44 +79,50 @@ class BatchCounter:
     def _words_of(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
         """Numbers of the words of the texts, one text after the other, and how many each has."""
         pieces, bounds = _cut(_as_arrow(texts))
-        encoded = pieces.dictionary_encode()
-        found = self._held(encoded.dictionary.to_pylist()).take(encoded.indices)
-        return (np.asarray(found.flatten()),
-                np.diff(np.asarray(found.offsets)[bounds]))
+        distinct = pieces.dictionary_encode()
+        # `Java, ` and `java ` hold the same
+        bare = pc.ascii_lower(pc.utf8_trim(distinct.dictionary, BESIDE_WORDS)).dictionary_encode()
+        codes, known = self._codes(bare.dictionary)
+        code = codes[np.asarray(bare.indices)][np.asarray(distinct.indices)]
+        sizes = (code > _NONE).astype(np.int32)
+        several = np.flatnonzero(code < _NONE)
+        held = [known.several[_NONE - 1 - one] for one in code[several].tolist()]
+        sizes[several] = list(map(len, held))
+        word = np.repeat(code, sizes)
+        word[word < _NONE] = list(chain.from_iterable(held))
+        ends = np.append(0, np.cumsum(sizes))
+        return word, np.diff(ends[bounds])
 
-    def _held(self, pieces: list[str]) -> pa.ListArray:
-        """The numbers of the words that each of the distinct pieces holds."""
+    def _codes(self, bare: pa.LargeStringArray) -> "tuple[NDArray[np.int32], _Known]":
+        """What each of the distinct texts holds, and the codes' meaning."""
         known = self._known
         if known.many:  # hostile input must not grow the memory without end
             known = self._known = _Known()
-        codes = np.fromiter(map(known.codes.get, pieces, repeat(_NEW)), np.int32, len(pieces))
+        codes = np.fromiter(map(known.codes.get, bare.to_pylist(), repeat(_NEW)), np.int32,
+                            len(bare))
         new = np.flatnonzero(codes == _NEW)
-        codes[new] = self._codes_of_new([pieces[at] for at in new.tolist()], known)
-        several = codes < _NONE
-        words_of_several = [known.several[_NONE - 1 - code] for code in codes[several].tolist()]
-        sizes = (codes > _NONE).astype(np.int32)
-        sizes[several] = list(map(len, words_of_several))
-        numbers = np.repeat(codes, sizes)
-        numbers[numbers < _NONE] = list(chain.from_iterable(words_of_several))
-        return pa.ListArray.from_arrays(np.append(np.int32(0), sizes.cumsum(dtype=np.int32)),
-                                        numbers)
+        codes[new] = self._codes_of_new(bare.take(pa.array(new)), known)
+        return codes, known
 
-    def _codes_of_new(self, pieces: list[str], known: "_Known") -> list[int]:
-        bare = [piece.strip(BESIDE_WORDS) for piece in pieces]
-        codes = dict.fromkeys(range(len(pieces)), _NONE)
+    def _codes_of_new(self, bare: pa.LargeStringArray, known: "_Known") -> NDArray[np.int32]:
+        codes = np.full(len(bare), _NONE, np.int32)
+        texts = bare.to_pylist()
         # most are one plain word, which needs no search for words
-        plain = [at for at, text in enumerate(bare) if is_plain(text)]
-        terms = terms_of_plain([bare[at] for at in plain])
-        codes.update(zip(plain, map(self._number.get, terms, repeat(self._other)), strict=True))
+        plain = np.flatnonzero(pc.match_substring_regex(bare, PLAIN))
+        terms = terms_of_plain([texts[at] for at in plain.tolist()])
+        codes[plain] = list(map(self._number.get, terms, repeat(self._other)))
         # a number holds no word, and texts have many different ones
-        digits = {at for at, text in enumerate(bare) if text.isdigit()}
-        for at in codes.keys() - digits - set(plain):
+        rest = np.asarray(pc.invert(pc.ascii_is_decimal(bare))).copy()
+        rest[plain] = False
+        for at in np.flatnonzero(rest).tolist():
             codes[at] = known.code([self._number.get(word, self._other)
-                                    for word in words(bare[at])])
-        known.codes.update((piece, codes[at]) for at, piece in enumerate(pieces)
-                           if len(piece) <= _LONGEST_REMEMBERED and at not in digits
-                           and codes[at] != self._other)
-        return list(codes.values())
+                                    for word in words(texts[at])])
+        rest[plain] = True
+        short = np.asarray(pc.less_equal(pc.binary_length(bare), _LONGEST_REMEMBERED))
+        worth = np.flatnonzero(rest & short & (codes != self._other))
+        known.codes.update((texts[at], code) for at, code in
+                           zip(worth.tolist(), codes[worth].tolist(), strict=True))
+        return codes
 
 
 class _Known:

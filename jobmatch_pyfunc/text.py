@@ -31,6 +31,8 @@ STOP_WORDS = frozenset(
 LONGEST_WORD = 40
 BESIDE_WORDS = " \t\n\v\f\r.,;:!?()[]{}<>\"'`/\\|*=&%$@_•·–—“”‘’…-"
 """Signs that no word holds, and that often stand beside one."""
+PLAIN = rf"^[a-z]{{2,{LONGEST_WORD}}}$"
+"""A text that is one word, whose term is easily had."""
 _FAR = 30  # words of a term further apart than this are shown with … between them
 _CONNECTORS = frozenset("/-–.,;:&+|")
 _REMEMBERED = 500_000
@@ -66,18 +68,11 @@ def _make_term(word: str) -> str:
     return _fold(stem)
 
 
-def is_plain(text: str) -> bool:
-    """Whether a text is one word of at least two ASCII letters, whose term is easily had."""
-    return text.isascii() and text.isalpha() and 1 < len(text) <= LONGEST_WORD
-
-
 def terms_of_plain(texts: Sequence[str]) -> list[str]:
-    """The term of each plain text: `term_of` of its word for many at once, not remembered."""
-    lowered = [text.lower() for text in texts]
+    """The term of each text that matches `PLAIN`: `term_of` for many at once, not remembered."""
     with _stemmer_lock:
-        stems = _stemmer.stemWords(lowered)
-    return ["" if word in STOP_WORDS else stem
-            for word, stem in zip(lowered, stems, strict=True)]
+        stems = _stemmer.stemWords(texts)
+    return ["" if word in STOP_WORDS else stem for word, stem in zip(texts, stems, strict=True)]
 
 
 def _fold(word: str) -> str:
