@@ -94,7 +94,7 @@ class BatchCounter:
         return word, np.diff(ends[bounds])
 
     def _codes(self, bare: pa.LargeStringArray) -> "tuple[NDArray[np.int32], _Known]":
-        """What each of the distinct texts holds, and the codes' meaning."""
+        """What each of the distinct texts holds, as codes, and what those of several words mean."""
         known = self._known
         if known.many:  # hostile input must not grow the memory without end
             known = self._known = _Known()
@@ -112,14 +112,12 @@ class BatchCounter:
         terms = terms_of_plain([texts[at] for at in plain.tolist()])
         codes[plain] = list(map(self._number.get, terms, repeat(self._other)))
         # a number holds no word, and texts have many different ones
-        rest = np.asarray(pc.invert(pc.ascii_is_decimal(bare))).copy()
-        rest[plain] = False
-        for at in np.flatnonzero(rest).tolist():
+        digits = np.asarray(pc.ascii_is_decimal(bare))
+        for at in np.setdiff1d(np.flatnonzero(~digits), plain).tolist():
             codes[at] = known.code([self._number.get(word, self._other)
                                     for word in words(texts[at])])
-        rest[plain] = True
         short = np.asarray(pc.less_equal(pc.binary_length(bare), _LONGEST_REMEMBERED))
-        worth = np.flatnonzero(rest & short & (codes != self._other))
+        worth = np.flatnonzero(~digits & short & (codes != self._other))
         known.codes.update((texts[at], code) for at, code in
                            zip(worth.tolist(), codes[worth].tolist(), strict=True))
         return codes
