@@ -43,7 +43,7 @@ class Space:
     """What turns counts of terms into vectors: fitted on texts, without outcomes."""
 
     idf: Floats
-    latent: NDArray[np.float32]
+    latent: Floats
     """E: (terms × k)."""
     slope: float
     pivot: float
@@ -106,8 +106,7 @@ def lengths(matrix: sp.csr_matrix) -> Floats:
 def vacancy_vectors(titles: sp.csr_matrix, bodies: sp.csr_matrix, space: Space) -> Vacancies:
     """Vectors of vacancies from the term counts of their titles and bodies (rows × terms)."""
     title, body = unit_rows(tf_idf(titles, space.idf)), unit_rows(tf_idf(bodies, space.idf))
-    mapped = map_to_latent(title, space.latent) + map_to_latent(body, space.latent)
-    return Vacancies(title, body, _unit(mapped))
+    return Vacancies(title, body, _unit(map_to_latent(title + body, space.latent)))
 
 
 def candidate_vectors(cvs: sp.csr_matrix, space: Space) -> Candidates:
@@ -136,25 +135,15 @@ def _with_data(matrix: sp.csr_matrix, data: Floats) -> sp.csr_matrix:
     return other
 
 
-def map_to_latent(matrix: sp.csr_matrix, latent: NDArray[np.float32]) -> Floats:
-    """matrix · E, in double precision."""
-    # scipy would first convert all of E, which for a single text costs more than all the rest
-    used = np.zeros(len(latent), bool)
-    used[matrix.indices] = True
-    columns = np.flatnonzero(used)
-    number = np.empty(len(latent), np.int32)
-    number[columns] = np.arange(len(columns))
-    part = latent[columns].astype(np.float64)
+def map_to_latent(matrix: sp.csr_matrix, latent: Floats) -> Floats:
+    """matrix · E."""
     if matrix.shape[0] == 1:
-        return (matrix.data @ part[number[matrix.indices]])[np.newaxis]
-    mapped = np.empty((matrix.shape[0], part.shape[1]))
+        return (matrix.data @ latent[matrix.indices])[np.newaxis]
+    mapped = np.empty((matrix.shape[0], latent.shape[1]))
     for begin in range(0, len(mapped), LATENT_ROWS):
-        bounds = matrix.indptr[begin:begin + LATENT_ROWS + 1]
-        own = slice(bounds[0], bounds[-1])
-        rows = sp.csr_matrix((matrix.data[own], number[matrix.indices[own]], bounds - bounds[0]),
-                             shape=(len(bounds) - 1, len(columns)))
+        rows = matrix[begin:begin + LATENT_ROWS]
         # term by term: E is read once from end to end, and what is added to stays in the cache
-        mapped[begin:begin + LATENT_ROWS] = rows.tocsc() @ part
+        mapped[begin:begin + LATENT_ROWS] = rows.tocsc() @ latent
     return mapped
 
 

@@ -23,7 +23,7 @@ from pydantic import Field
 from scipy.sparse.linalg import LinearOperator, eigsh
 from threadpoolctl import threadpool_limits
 
-from jobmatch_pyfunc.scoring import Space, lengths, tf_idf, unit_rows, vacancy_vectors
+from jobmatch_pyfunc.scoring import Floats, Space, lengths, tf_idf, unit_rows, vacancy_vectors
 from steps import features as feature_files
 from steps import ingest, reuse
 from steps.corpus import Corpus, Pairs, corpus_of, pairs_of
@@ -115,7 +115,7 @@ def split_by_time(
 def latent_space(
     counts: sp.csr_matrix, pairs: Pairs, space: Space, bodies_and_titles: sp.csr_matrix,
     dimensions: int, seed: int,
-) -> NDArray[np.float32]:
+) -> Floats:
     """The latent space: (terms × dimensions), fitted on people's histories.
 
     A history is the sum of the vacancies that one person was put forward for, plus their CV where
@@ -145,11 +145,11 @@ def latent_space(
     documents = sp.vstack([unit_rows((jobs + cvs).tocsr()), extra]).tocsr().astype(np.float32)
     dimensions = min(dimensions, min(documents.shape) - 1)
     if dimensions < 1 or not documents.nnz:
-        return np.zeros((counts.shape[1], 1), np.float32)
+        return np.zeros((counts.shape[1], 1))
     singular, components = largest_singular(documents, dimensions, generator)
     told = singular > NO_DIMENSION * singular.max()
     scale = (singular[told] / singular.max()) ** LATENT_POWER
-    return np.ascontiguousarray((components[told].T * scale)[:, ::-1], np.float32)
+    return np.ascontiguousarray((components[told].T * scale)[:, ::-1], np.float64)
 
 
 def largest_singular(
@@ -209,7 +209,7 @@ def fit_space(
     idf = document_frequency_idf((documents @ distinct).tocsr())
     cvs = distinct[corpus.cv]
     pivot = float(lengths(tf_idf(cvs[candidates], idf)).mean())
-    without = Space(idf, np.zeros((len(idf), 1), np.float32), SLOPE, pivot)
+    without = Space(idf, np.zeros((len(idf), 1)), SLOPE, pivot)
     jobs = vacancy_vectors(distinct[corpus.title], corpus.bodies @ distinct, without)
     latent = latent_space(
         cvs, pairs, without, (jobs.title + jobs.body).tocsr(), p.latent_dimensions, p.random_state
