@@ -36,6 +36,7 @@ from mlflow import MlflowClient
 from numpy.typing import NDArray
 from pydantic import field_validator
 
+from jobmatch_pyfunc.columns import VacancyTexts
 from jobmatch_pyfunc.contract import ACTIVITIES, CV, REQUIREMENTS, TITLE
 from jobmatch_pyfunc.model import POOL, SHIPPED, FittedModel
 from jobmatch_pyfunc.scoring import Pool, best_first
@@ -185,7 +186,7 @@ def rank_milliseconds(fitted: Path, texts: list[tuple[str, str, str]], size: int
     taken = []
     for text in texts:
         began = time.perf_counter()
-        vectors = part.analyser.vacancies([text])
+        vectors, _ = part.analyser.vacancies(VacancyTexts.of([text]))
         query = part.scorer.query(vectors, 0)
         best_first(pool.match_logits(part.scorer, query, vectors.latent[0]), 10)
         taken.append(1000 * (time.perf_counter() - began))

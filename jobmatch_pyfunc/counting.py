@@ -5,8 +5,9 @@ words that it holds (no word crosses a space), and the rest is arithmetic on the
 """
 
 from collections.abc import Iterator, Sequence
-from itertools import chain, repeat
+from itertools import chain, islice, repeat
 from threading import Lock
+from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -17,11 +18,9 @@ from numpy.typing import NDArray
 
 from jobmatch_pyfunc.text import BESIDE_WORDS, PLAIN, terms_of_plain, words
 
-Document = tuple[str, ...]
-"""Texts whose terms count together; no term runs from one into the next."""
-
-BLOCK_CHARACTERS = 4_000_000
-"""Documents are counted in blocks of about this size, which bounds the memory."""
+BLOCK_BYTES, TOGETHER = 4_000_000, 16
+"""Texts are counted in blocks of about this size, and the pieces of so many blocks looked up
+together; both bound the memory."""
 _REMEMBERED, _REMEMBERED_SEVERAL, _LONGEST_REMEMBERED = 1_000_000, 200_000, 24
 _NONE, _NEW = -1, np.iinfo(np.int32).min
 
@@ -50,17 +49,30 @@ class BatchCounter:
         self._number[""] = _NONE
         self._known = _Known()
 
-    def count(self, documents: Sequence[Document]) -> sp.csr_matrix:
-        """How often each term occurs in each document: (documents × terms), float32, columns in
-        ascending order."""
-        return sp.vstack([self._block(block) for block in _blocks(documents)], format="csr")
+    def count(self, texts: pa.LargeStringArray) -> sp.csr_matrix:
+        """How often each term occurs in each text: (texts × terms), float32, columns in ascending
+        order."""
+        blocks = _blocks(texts)
+        counts: list[sp.csr_matrix] = []
+        while some := [_cut(block) for block in islice(blocks, TOGETHER)]:
+            counts += self._counts(some)
+        return sp.vstack(counts, format="csr")
 
-    def _block(self, documents: Sequence[Document]) -> sp.csr_matrix:
-        texts = [text for document in documents for text in document]
-        word, sizes = self._words_of(texts)
-        document = np.arange(len(documents), dtype=np.int32)
-        text = np.repeat(document, [len(document) for document in documents])
-        row = np.repeat(text, sizes)
+    def _counts(self, blocks: Sequence["_Pieces"]) -> Iterator[sp.csr_matrix]:
+        distinct = pa.concat_arrays([block.distinct for block in blocks])
+        # `Java, ` and `java ` hold the same
+        bare = pc.ascii_lower(pc.utf8_trim(distinct, BESIDE_WORDS)).dictionary_encode()
+        codes, known = self._codes(bare.dictionary)
+        code = codes[np.asarray(bare.indices)]
+        begin = 0
+        for block in blocks:
+            end = begin + len(block.distinct)
+            yield self._matrix(*_words(code[begin:end][block.number], block.bounds, known))
+            begin = end
+
+    def _matrix(self, word: NDArray[np.int32], sizes: NDArray[np.int32]) -> sp.csr_matrix:
+        """Counts in texts of so many words each, given the number of every word."""
+        row = np.repeat(np.arange(len(sizes), dtype=np.int32), sizes)
         column = self._column[word]
         single = column >= 0
         may_follow = self._begins[word[:-1]] & self._ends[word[1:]]
@@ -73,25 +85,8 @@ class BatchCounter:
         columns = np.concatenate([column[single], self._pair_column[at]])
         # by column first: two passes over them, where sorting each row's would take many
         by_term = sp.csc_matrix((np.ones(len(rows), np.float32), (rows, columns)),
-                                shape=(len(documents), self._terms))
+                                shape=(len(sizes), self._terms))
         return by_term.tocsr()
-
-    def _words_of(self, texts: Sequence[str]) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-        """Numbers of the words of the texts, one text after the other, and how many each has."""
-        pieces, bounds = _cut(_as_arrow(texts))
-        distinct = pieces.dictionary_encode()
-        # `Java, ` and `java ` hold the same
-        bare = pc.ascii_lower(pc.utf8_trim(distinct.dictionary, BESIDE_WORDS)).dictionary_encode()
-        codes, known = self._codes(bare.dictionary)
-        code = codes[np.asarray(bare.indices)][np.asarray(distinct.indices)]
-        sizes = (code > _NONE).astype(np.int32)
-        several = np.flatnonzero(code < _NONE)
-        held = [known.several[_NONE - 1 - one] for one in code[several].tolist()]
-        sizes[several] = list(map(len, held))
-        word = np.repeat(code, sizes)
-        word[word < _NONE] = list(chain.from_iterable(held))
-        ends = np.append(0, np.cumsum(sizes))
-        return word, np.diff(ends[bounds])
 
     def _codes(self, bare: pa.LargeStringArray) -> "tuple[NDArray[np.int32], _Known]":
         """What each of the distinct texts holds, as codes, and what those of several words mean."""
@@ -108,12 +103,12 @@ class BatchCounter:
         codes = np.full(len(bare), _NONE, np.int32)
         texts = bare.to_pylist()
         # most are one plain word, which needs no search for words
-        plain = np.flatnonzero(pc.match_substring_regex(bare, PLAIN))
-        terms = terms_of_plain([texts[at] for at in plain.tolist()])
+        plain = np.asarray(pc.match_substring_regex(bare, PLAIN))
+        terms = terms_of_plain([texts[at] for at in np.flatnonzero(plain).tolist()])
         codes[plain] = list(map(self._number.get, terms, repeat(self._other)))
         # a number holds no word, and texts have many different ones
         digits = np.asarray(pc.ascii_is_decimal(bare))
-        for at in np.setdiff1d(np.flatnonzero(~digits), plain).tolist():
+        for at in np.flatnonzero(~(plain | digits)).tolist():
             codes[at] = known.code([self._number.get(word, self._other)
                                     for word in words(texts[at])])
         short = np.asarray(pc.less_equal(pc.binary_length(bare), _LONGEST_REMEMBERED))
@@ -144,37 +139,54 @@ class _Known:
             return _NONE - len(self.several)
 
 
-def _cut(texts: pa.LargeStringArray) -> tuple[pa.LargeStringArray, NDArray[np.int64]]:
-    """Pieces of the texts, which each end with the spaces behind them, and where each text's begin
-    (texts + 1). Nothing is copied: the pieces lie where the texts do."""
+class _Pieces(NamedTuple):
+    """Texts cut into pieces, which each end with the spaces behind them."""
+
+    distinct: pa.LargeStringArray
+    number: NDArray[np.int32]
+    """Which of the distinct ones each piece is, one text after the other."""
+    bounds: NDArray[np.int64]
+    """The first piece of each text, and how many there are (texts + 1)."""
+
+
+def _cut(texts: pa.LargeStringArray) -> _Pieces:
+    """The pieces of texts; they are not copied to be told apart."""
     _, offsets, buffer = texts.buffers()
-    bounds = np.frombuffer(offsets, np.int64, len(texts) + 1)
-    if not bounds[-1]:
-        return texts[:0], np.zeros(len(texts) + 1, np.int64)
-    space = np.frombuffer(buffer, np.uint8, bounds[-1]) <= ord(" ")
+    ends = np.frombuffer(offsets, np.int64)[texts.offset:texts.offset + len(texts) + 1]
+    first, last = (int(ends[0]), int(ends[-1])) if len(texts) else (0, 0)
+    if first == last:
+        return _Pieces(texts[:0], np.zeros(0, np.int32), np.zeros(len(texts) + 1, np.int64))
+    space = np.frombuffer(buffer, np.uint8)[first:last] <= ord(" ")
     begins = np.empty(len(space), bool)
     np.greater(space[:-1], space[1:], out=begins[1:])
-    begins[bounds[bounds < len(space)]] = True
-    at = np.append(np.flatnonzero(begins), len(space))
+    begins[ends[ends < last] - first] = True
+    at = np.append(np.flatnonzero(begins), len(space)) + first
     pieces = pa.LargeStringArray.from_buffers(len(at) - 1, pa.py_buffer(at), buffer)
-    return pieces, np.searchsorted(at, bounds)
+    told_apart = pieces.dictionary_encode()
+    return _Pieces(told_apart.dictionary, np.asarray(told_apart.indices), np.searchsorted(at, ends))
 
 
-def _as_arrow(texts: Sequence[str]) -> pa.Array:
-    try:
-        return pa.array(texts, pa.large_string())
-    except UnicodeEncodeError:  # halves of surrogate pairs, which end a word as `?` does
-        whole = [text.encode("utf-8", "replace").decode("utf-8") for text in texts]
-        return pa.array(whole, pa.large_string())
+def _words(
+    code: NDArray[np.int32], bounds: NDArray[np.int64], known: _Known
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Numbers of the words of texts, one text after the other, and how many each has, given the
+    code of every piece and where each text's begin."""
+    sizes = (code > _NONE).astype(np.int32)
+    several = np.flatnonzero(code < _NONE)
+    held = [known.several[_NONE - 1 - one] for one in code[several].tolist()]
+    sizes[several] = list(map(len, held))
+    word = np.repeat(code, sizes)
+    word[word < _NONE] = list(chain.from_iterable(held))
+    ends = np.append(0, np.cumsum(sizes))
+    return word, np.diff(ends[bounds])
 
 
-def _blocks(documents: Sequence[Document]) -> Iterator[Sequence[Document]]:
+def _blocks(texts: pa.LargeStringArray) -> Iterator[pa.LargeStringArray]:
     """At least one, which may be empty."""
-    begin, size = 0, 0
-    for end, document in enumerate(documents, 1):
-        size += sum(map(len, document))
-        if size >= BLOCK_CHARACTERS:
-            yield documents[begin:end]
-            begin, size = end, 0
-    if begin < len(documents) or not documents:
-        yield documents[begin:]
+    ends = np.cumsum(pc.binary_length(texts).to_numpy())
+    begin = 0
+    while begin == 0 or begin < len(texts):
+        before = ends[begin - 1] if begin else 0
+        end = max(int(np.searchsorted(ends, before + BLOCK_BYTES)), begin + 1)
+        yield texts[begin:end]
+        begin = end

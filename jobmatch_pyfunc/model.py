@@ -12,6 +12,7 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST
 from mlflow.pyfunc import PythonModel
 
 from jobmatch_pyfunc.analysis import Analysed, Analyser
+from jobmatch_pyfunc.columns import Texts, VacancyTexts
 from jobmatch_pyfunc.contract import (
     CV,
     HIRED,
@@ -20,7 +21,15 @@ from jobmatch_pyfunc.contract import (
     VACANCY_TEXTS,
 )
 from jobmatch_pyfunc.reasons import Explainer, Where, vacancy_text
-from jobmatch_pyfunc.scoring import Floats, Ints, Pool, Scorer, best_first, sigmoid
+from jobmatch_pyfunc.scoring import (
+    Floats,
+    Ints,
+    Pool,
+    Scorer,
+    Vacancies,
+    best_first,
+    sigmoid,
+)
 from jobmatch_pyfunc.storage import read_json, read_pool, read_space, read_weights
 
 SHIPPED, HOLDOUT, POOL = "final", "holdout", "pool"
@@ -65,14 +74,14 @@ class JobMatch(PythonModel):
         _require(0 <= top_k <= MOST_RANKED, f"params.top_k must be 0 to {MOST_RANKED}")
         _require(not (reasons and top_k),
                  "params.reasons needs a CV in the row: it cannot go with top_k")
-        vacancies = list(zip(*(_texts(model_input, name) for name in VACANCY_TEXTS), strict=True))
+        vacancies = VacancyTexts(*(_texts(model_input, name) for name in VACANCY_TEXTS))
         if top_k:
             return self._rank_pool(vacancies, top_k, threshold)
         _require(CV in model_input.columns, f"column {CV!r} is missing")
         return self._score(vacancies, _texts(model_input, CV), threshold, reasons)
 
     def _score(
-        self, vacancies: list[tuple[str, str, str]], cvs: list[str], threshold: float, reasons: int
+        self, vacancies: VacancyTexts, cvs: Texts, threshold: float, reasons: int
     ) -> pd.DataFrame:
         rows = self._model.analyser.analyse(vacancies, cvs)
         match, hire = self._model.scorer.score_pairs(
@@ -83,14 +92,15 @@ class JobMatch(PythonModel):
         return answer
 
     def _reasons(
-        self, rows: Analysed, vacancies: list[tuple[str, str, str]], cvs: list[str], most: int
+        self, rows: Analysed, vacancies: VacancyTexts, cvs: Texts, most: int
     ) -> list[dict[str, Any]]:
-        of_vacancy = dict(zip(rows.vacancy, vacancies, strict=True))
-        of_candidate = dict(zip(rows.candidate, cvs, strict=True))
+        row_of = dict(zip(rows.vacancy, range(len(rows.vacancy)), strict=True))
 
         def text_of(where: Where, number: int) -> str:
-            return (vacancy_text(*of_vacancy[number]) if where == "vacancy"
-                    else of_candidate[number])
+            if where == "cv":
+                return cvs.text(number)
+            row = row_of[number]
+            return vacancy_text(*(column.text(int(column.row[row])) for column in vacancies))
 
         explainer = Explainer(
             self._model.scorer, self._model.terms, rows.vacancies, rows.candidates)
@@ -98,14 +108,14 @@ class JobMatch(PythonModel):
         return [why.as_dict() for why in explainer.explain(pairs, text_of, most)]
 
     def _rank_pool(
-        self, vacancies: list[tuple[str, str, str]], top_k: int, threshold: float
+        self, vacancies: VacancyTexts, top_k: int, threshold: float
     ) -> pd.DataFrame:
         scorer, pool = self._model.scorer, self._pool
-        vectors = self._model.analyser.vacancies(vacancies)
+        vectors, vacancy = self._model.analyser.vacancies(vacancies)
         parts = scorer.vacancy_part(vectors)
         ranked = [
-            self._ranked(pool, scorer, v, best, logits[best], parts[v:v + 1], threshold)
-            for v, best, logits in _best(pool, scorer, vectors, len(vacancies), top_k)
+            self._ranked(pool, scorer, row, best, logits[best], parts[v:v + 1], threshold)
+            for row, (v, best, logits) in enumerate(_best(pool, scorer, vectors, vacancy, top_k))
         ]
         return pd.concat(ranked, ignore_index=True) if ranked else pd.DataFrame()
 
@@ -132,9 +142,9 @@ class JobMatch(PythonModel):
 
 
 def _best(
-    pool: Pool, scorer: Scorer, vectors: Any, vacancies: int, top_k: int
+    pool: Pool, scorer: Scorer, vectors: Vacancies, vacancy: Ints, top_k: int
 ) -> Iterable[tuple[int, Ints, Floats]]:
-    for v in range(vacancies):
+    for v in vacancy.tolist():
         logits = pool.match_logits(scorer, scorer.query(vectors, v), vectors.latent[v])
         yield v, best_first(logits, top_k), logits
 
@@ -148,17 +158,20 @@ def registered_version(model_folder: Path) -> int:
     return int(yaml.safe_load(meta.read_text(encoding="utf-8"))["model_version"])
 
 
-def _texts(table: pd.DataFrame, name: str) -> list[str]:
+def _texts(table: pd.DataFrame, name: str) -> Texts:
     """A column as texts; missing values are empty texts."""
     if name not in table.columns:
         _require(name in OPTIONAL_TEXTS, f"column {name!r} is missing")
-        return [""] * len(table)
-    missing = table[name].isna().tolist()
-    values = table[name].tolist()
+        return Texts.of([""] * len(table))
+    column = table[name]
+    if isinstance(column.dtype, pd.StringDtype):
+        return Texts.of_strings(column)
+    missing = column.isna().tolist()
+    values = column.tolist()
     texts = ["" if gone else value for value, gone in zip(values, missing, strict=True)]
     for row, text in enumerate(texts):
         _require(isinstance(text, str), f"column {name!r} must hold texts (row {row} does not)")
-    return texts
+    return Texts.of(texts)
 
 
 def _require(condition: bool, message: str) -> None:

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
 import pytest
 import scipy.sparse as sp
 from mlflow.exceptions import MlflowException
@@ -13,6 +14,7 @@ from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from jobmatch_pyfunc import scoring
+from jobmatch_pyfunc.columns import Texts
 from jobmatch_pyfunc.model import HOLDOUT, SHIPPED, FittedModel
 from jobmatch_pyfunc.scoring import (
     Floats,
@@ -197,7 +199,7 @@ def test_columnar_training_vectors_equal_the_served_ones(trained: Trained, rows:
                                                           ) -> None:
     model, corpus = trained.model, trained.features.corpus
     _, candidates = corpus.vectors(model.terms, model.space)
-    served = model.analyser.candidates(list(dict.fromkeys(rows["cv_pt"])))
+    served = model.analyser.candidates(Texts.of(rows["cv_pt"]))
     from_training = {tuple(np.round(row, 9)) for row in candidates.latent}
     assert all(tuple(np.round(row, 9)) in from_training for row in served.latent)
 
@@ -231,6 +233,33 @@ def test_answer_keeps_the_contract(pyfunc: PyFuncModel, rows: pd.DataFrame) -> N
     np.testing.assert_allclose(answer["confidence"], abs(2 * answer["probability"] - 1))
     assert set(answer["prediction"]) <= {"Contratado", "Não contratado"}
     assert (answer["model_version"] == 1).all()
+
+
+@pytest.mark.parametrize("kind", [
+    "str", "string", pd.StringDtype("python"), pd.StringDtype("pyarrow", na_value=np.nan),
+    pd.ArrowDtype(pa.string()), "category"], ids=str)
+@pytest.mark.parametrize("some", [3, 60], ids=["few", "many"])
+def test_every_kind_of_text_column_scores_the_same(
+    pyfunc: PyFuncModel, rows: pd.DataFrame, kind: Any, some: int
+) -> None:
+    model = pyfunc.unwrap_python_model()
+    given = rows.head(some).astype(object)
+    given.loc[given.index[1], ["titulo_vaga", "cv_pt"]] = None
+    given.loc[given.index[2], "principais_atividades"] = \
+        given.loc[given.index[2], "competencia_tecnicas_e_comportamentais"]
+    expected = model.predict(None, given, {"reasons": 3})
+    pd.testing.assert_frame_equal(model.predict(None, given.astype(kind), {"reasons": 3}), expected)
+    empty = given.fillna("")
+    pd.testing.assert_frame_equal(model.predict(None, empty, {"reasons": 3}), expected)
+
+
+def test_a_column_of_other_things_than_texts_is_refused_by_its_row(
+    pyfunc: PyFuncModel, rows: pd.DataFrame
+) -> None:
+    given = rows.head(20).astype(object)
+    given.iat[17, given.columns.get_loc("cv_pt")] = ["a", "list"]
+    with pytest.raises(MlflowException, match=r"'cv_pt' must hold texts \(row 17 does not\)"):
+        pyfunc.unwrap_python_model().predict(None, given)
 
 
 def test_prediction_follows_the_callers_threshold(pyfunc: PyFuncModel, rows: pd.DataFrame) -> None:
