@@ -29,6 +29,15 @@ from steps.parent import end_with
 from steps.parts import Parts
 from steps.places import best
 
+WORKER_SETTINGS = {
+    # the processes themselves take all cores
+    "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
+    # what a chunk frees is kept for the next one, by one allocator (docs/performance.md)
+    "ARROW_DEFAULT_MEMORY_POOL": "system",
+    "MALLOC_MMAP_THRESHOLD_": "500000000", "MALLOC_TRIM_THRESHOLD_": "500000000",
+}
+"""Read where a process starts; what the environment says already is left as it is."""
+
 _model: Any = None
 """The version, in a process that scores."""
 
@@ -42,8 +51,8 @@ def score_here(
     folder = mlflow.artifacts.download_artifacts(model)
     workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
                   else os.cpu_count() or 1, -(-pairs.rows // chunk_rows))
-    for name in ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS"):
-        os.environ.setdefault(name, "1")  # the processes themselves take all cores
+    for name, value in WORKER_SETTINGS.items():
+        os.environ.setdefault(name, value)
     with ProcessPoolExecutor(
         workers, get_context("spawn"), initializer=_begin, initargs=(folder, os.getpid())) as pool:
         chunks = _in_order(pool, _chunks(pairs, missing, chunk_rows, part_rows), top_k > 0, workers)
