@@ -58,6 +58,7 @@ def run_step(entry_point: str, model: type[P], body: Callable[[P], None],
     except (MlflowException, OSError) as error:
         sys.exit(f"error: {one_line(error)}")
     except Terminated:
+        past_stopping()
         _end_continued("KILLED")  # where the signal came before the run was taken over
         print(STOPPED, file=sys.stderr)
         sys.exit(143)
@@ -150,16 +151,17 @@ def _log_parameters(run_id: str, parameters: Parameters) -> None:
 
 def _terminate(signum: int, frame: FrameType | None) -> None:
     """Stop at once, but not in the middle of a write to the store: broken off, it can leave the
-    database locked for the very process that has to say there that it was stopped."""
+    database locked for the very process that has to say there that it was stopped. And again where
+    it was in vain: what is raised in a destructor, which may run at any moment, is lost."""
     for number in STOP:  # Ctrl-C under `mlflow run` brings both signals: one is enough
         signal.signal(number, signal.SIG_IGN)
     deadline = time.monotonic() + SECONDS_TO_FINISH_A_WRITE
 
     def stop(_signum: int, frame: FrameType | None) -> None:
-        if _writes(frame) and time.monotonic() < deadline:
-            signal.setitimer(signal.ITIMER_REAL, 0.01)
-            return
-        raise Terminated
+        signal.setitimer(signal.ITIMER_REAL, 0.01)
+        stopping = isinstance(sys.exception(), Terminated)
+        if not stopping and not (_writes(frame) and time.monotonic() < deadline):
+            raise Terminated
 
     signal.signal(signal.SIGALRM, stop)
     stop(signum, frame)

@@ -92,6 +92,39 @@ def test_sigterm_ends_the_run_as_killed_and_registers_nothing(
     assert set(ended.values()) <= {"KILLED", "FINISHED"}
 
 
+STOPPED_IN_A_DESTRUCTOR = """
+import os, signal, time
+from steps.ingest import IngestParameters
+from steps.session import run_step
+
+class Asks:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(0.1)
+
+def body(parameters):
+    try:
+        Asks()
+        time.sleep(20)
+    finally:
+        time.sleep(0.2)
+        print("tidied up")
+
+run_step("ingest", IngestParameters, body)
+"""
+
+
+def test_sigterm_that_comes_in_a_destructor_is_not_lost(
+    live: Store, project: Path, small_data: Path
+) -> None:
+    before = len(live.runs())
+    process = live.start("-c", STOPPED_IN_A_DESTRUCTOR, "--data_dir", str(small_data), cwd=project)
+    rest, _ = process.communicate(timeout=15)
+    assert process.returncode == 143, rest
+    assert rest.endswith("tidied up\nstopped; nothing was registered or moved\n")
+    assert statuses(live, before) == {"ingest": "KILLED"}
+
+
 def test_sigterm_after_registering_comes_too_late(
     live: Store, project: Path, small_data: Path
 ) -> None:

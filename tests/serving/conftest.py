@@ -209,9 +209,9 @@ class Load:
 
 
 @contextmanager
-def load(url: str, clients: int = 2) -> Iterator[Load]:
+def load(url: str, clients: int = 2, all_retry: bool = False) -> Iterator[Load]:
     """Clients that ask without pause. Half keep their connections and retry as the documentation
-    says, half make new ones and never retry."""
+    says, half make new ones and, unless `all_retry`, never retry."""
     found, over = Load(), threading.Event()
     retry = urllib3.Retry(connect=2, read=2, other=0, status=0, allowed_methods=None)
     body = json.dumps({"dataframe_records": [ROW]}).encode()
@@ -220,7 +220,8 @@ def load(url: str, clients: int = 2) -> Iterator[Load]:
         headers = {"Content-Type": "application/json"}
         if not keep_alive:
             headers["Connection"] = "close"
-        pool = urllib3.PoolManager(retries=retry if keep_alive else False, timeout=30)
+        pool = urllib3.PoolManager(
+            retries=retry if keep_alive or all_retry else False, timeout=30)
         while not over.is_set():
             try:
                 answer = pool.request("POST", f"{url}/invocations", body=body, headers=headers)
