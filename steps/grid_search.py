@@ -134,7 +134,10 @@ def search(
     fits = [(int(c), fold) for c in order for fold in range(len(folds))]
     # never in threads: liblinear draws its random numbers from one generator a process, so the
     # same data and seed would give another model every time
-    workers = _workers() if _starting and x.size * len(fits) >= WORTH_SHARING else 1
+    workers = 1
+    if _starting and x.size * len(fits) >= WORTH_SHARING:
+        _starting.join()  # where a worker is killed, two threads with one executor wait for ever
+        workers = _workers()
     scorer = get_scorer(how.scoring)
     results = {}
     try:

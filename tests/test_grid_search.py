@@ -41,13 +41,32 @@ print(json.dumps([early, children(os.getpid(), "popen_loky")]))
 SEARCH_WITHOUT_END = """
 import numpy as np, scipy.sparse as sp
 from steps import grid_search
+def says_so(c, how):
+    print("fitting", flush=True)
+    return grid_search.many_columns(c, how)
 grid_search.WORTH_SHARING = 0
 grid_search.start_workers()
 random = np.random.default_rng(0)
 x = sp.csr_matrix(random.random((20_000, 200)))
 y = np.arange(20_000) % 2
 how = grid_search.Settings((1e6,) * 50, 5, "roc_auc", 1_000_000, 0)
-grid_search.search(x, y, np.arange(20_000), np.ones(20_000), how)
+grid_search.search(x, y, np.arange(20_000), np.ones(20_000), how, says_so)
+"""
+
+KILLED_WHILE_STARTING = """
+import json, os, signal, time
+import numpy as np, scipy.sparse as sp
+from steps import grid_search
+from tests.serving.conftest import children
+grid_search.WORTH_SHARING = 0
+grid_search.start_workers()
+while not (early := children(os.getpid(), "popen_loky")):
+    time.sleep(0.01)
+os.kill(early[0], signal.SIGKILL)
+x = sp.csr_matrix(np.random.default_rng(0).random((200, 20)))
+how = grid_search.Settings((1.0,), 5, "roc_auc", 100, 0)
+grid, _ = grid_search.search(x, np.arange(200) % 2, np.arange(200), np.ones(200), how)
+print(json.dumps([early[0], children(os.getpid(), "popen_loky"), len(grid.scores)]))
 """
 
 
@@ -108,18 +127,30 @@ def test_pairs_that_share_a_row_count_as_rows_of_their_own() -> None:
 def searching() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
     """A process that searches without end, and its children: the workers, and what tracks them."""
     with subprocess.Popen([sys.executable, "-c", SEARCH_WITHOUT_END], cwd=PROJECT, text=True,
-                          stderr=subprocess.PIPE) as process:
+                          stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
-            deadline = time.monotonic() + 60
-            while len(started := children(process.pid, "")) < 3:
-                assert process.poll() is None, "it ended by itself"
-                assert time.monotonic() < deadline, "no workers"
-                time.sleep(0.1)
-            time.sleep(1)
-            assert process.poll() is None, "it ended by itself"
-            yield process, started
+            assert process.stdout
+            # each worker: one killed before it has a fit to do is replaced by another
+            for _ in range(2):
+                assert process.stdout.readline() == "fitting\n", "it ended by itself"
+            yield process, children(process.pid, "")
         finally:
             process.kill()
+
+
+@needs_workers
+def test_a_worker_that_is_killed_while_it_starts_is_replaced() -> None:
+    with subprocess.Popen([sys.executable, "-c", KILLED_WHILE_STARTING], cwd=PROJECT, text=True,
+                          stdout=subprocess.PIPE) as process:
+        try:
+            said, _ = process.communicate(timeout=120)
+        finally:
+            process.kill()
+    assert process.returncode == 0
+    killed, searching, folds = json.loads(said)
+    assert killed not in searching
+    assert len(searching) == 2
+    assert folds == 5
 
 
 @needs_workers
