@@ -91,7 +91,9 @@ class Candidates:
 
 def tf_idf(counts: sp.csr_matrix, idf: Floats) -> sp.csr_matrix:
     """(1 + ln count) · idf for every term of every text, not normalised."""
-    weights = (1 + np.log(counts.data.astype(np.float64))) * idf[counts.indices]
+    weights = np.log(counts.data, dtype=np.float64)
+    weights += 1
+    weights *= idf[counts.indices]
     return _with_data(counts, weights)
 
 

@@ -68,10 +68,13 @@ class Corpus:
         self._counts[tuple(terms)] = counts
 
     def vectors(self, terms: list[str], space: Space) -> tuple[Vacancies, Candidates]:
-        """Vectors of every vacancy and every candidate; the same ones when asked again."""
+        """Vectors of every vacancy and every candidate; the same ones when asked again. The counts
+        that they are made from are forgotten, for the memory: hardly ever has another space just
+        these terms."""
         key = _digest(terms, space)
         if key not in self._vectors:
             counts = self.counts(terms)
+            del self._counts[tuple(terms)]
             bodies = self.bodies @ counts
             bodies.sort_indices()  # what is in order adds up faster
             self._vectors[key] = (

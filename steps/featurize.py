@@ -38,7 +38,6 @@ from steps.tokens import (
     TermCounts,
     columns_of,
     count_all,
-    document_frequency_idf,
     fit_vocabulary,
     tokenise,
 )
@@ -129,17 +128,16 @@ def latent_space(
     )
     cv_of = np.full(n_people, -1)
     cv_of[pairs.person] = pairs.candidate
-    with_cv = np.flatnonzero(cv_of >= 0)
-    own_cv = sp.csr_matrix(
-        (np.ones(len(with_cv)), (with_cv, cv_of[with_cv])), shape=(n_people, counts.shape[0])
-    )
     several = np.diff(put_forward.indptr) > 1
     told = np.flatnonzero(several | (cv_of >= 0))
     generator = np.random.default_rng(seed)
     if len(told) > LATENT_DOCUMENTS:
         told = np.sort(generator.choice(told, LATENT_DOCUMENTS, replace=False))
     jobs = put_forward[told] @ bodies_and_titles
-    cvs = own_cv[told] @ unit_rows(tf_idf(counts, space.idf))
+    with_cv = np.flatnonzero(cv_of[told] >= 0)
+    placed = sp.csr_matrix((np.ones(len(with_cv)), (with_cv, np.arange(len(with_cv)))),
+                           shape=(len(told), len(with_cv)))
+    cvs = placed @ unit_rows(tf_idf(counts[cv_of[told[with_cv]]], space.idf))
     # a person with a CV and several vacancies tells both what jobs and what CVs belong together
     extra = unit_rows(jobs[np.flatnonzero(several[told] & (cv_of[told] >= 0))])
     documents = sp.vstack([unit_rows((jobs + cvs).tocsr()), extra]).tocsr().astype(np.float32)
@@ -199,14 +197,13 @@ def fit_space(
 ) -> tuple[list[str], Space]:
     """Vocabulary, idf and latent space from the given vacancies, candidates and pairs."""
     documents = documents_of(corpus, vacancies, candidates)
-    vocabulary = fit_vocabulary(
+    vocabulary, idf = fit_vocabulary(
         counted, documents, ngrams=p.vocabulary_ngram_range, min_df=p.min_df,
         max_df=p.max_df, max_features=p.vocabulary_max_features,
     )
     _require_terms(vocabulary.terms)
     distinct = columns_of(counted, vocabulary)
     corpus.remember_counts(vocabulary.terms, distinct)
-    idf = document_frequency_idf((documents @ distinct).tocsr())
     cvs = distinct[corpus.cv]
     pivot = float(lengths(tf_idf(cvs[candidates], idf)).mean())
     without = Space(idf, np.zeros((len(idf), 1)), SLOPE, pivot)
@@ -233,12 +230,11 @@ def described_vectorisers(
     fitted = {}
     for name, (texts, size, ngrams) in fields.items():
         used = np.unique(texts)
-        vocabulary = fit_vocabulary(
+        vocabulary, idf = fit_vocabulary(
             counted, _one_hot(used, len(corpus.tokens)), ngrams=ngrams, min_df=p.min_df,
             max_df=p.max_df, max_features=size)
-        counts = columns_of(counted, vocabulary)
-        corpus.remember_counts(vocabulary.terms, counts)
-        fitted[name] = (vocabulary.terms, document_frequency_idf(counts[used]).tolist())
+        corpus.remember_counts(vocabulary.terms, columns_of(counted, vocabulary))
+        fitted[name] = (vocabulary.terms, idf.tolist())
     return fitted
 
 

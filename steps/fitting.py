@@ -1,6 +1,8 @@
 """Fits the two scores: logistic regressions over the vectors of `jobmatch_pyfunc.scoring`."""
 
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -161,15 +163,16 @@ def match_features(
     vacancies: Vacancies, candidates: Candidates, v: NDArray, c: NDArray
 ) -> NDArray[np.float64]:
     """t_v · p_c, b_v · p_c and l_v · l_c of each pair: (pairs × 3)."""
-    blocks = [np.zeros((0, 3))]
-    for rows in _batches(len(v)):
+    def block(rows: slice) -> NDArray[np.float64]:
         mine = candidates.pivoted[c[rows]]
-        blocks.append(np.column_stack([
+        return np.column_stack([
             _row_dots(vacancies.title[v[rows]], mine),
             _row_dots(vacancies.body[v[rows]], mine),
             np.einsum("ij,ij->i", vacancies.latent[v[rows]], candidates.latent[c[rows]]),
-        ]))
-    return np.concatenate(blocks)
+        ])
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # scipy lets go of the interpreter's lock
+        return np.concatenate([np.zeros((0, 3)), *threads.map(block, _batches(len(v)))])
 
 
 def hire_features(data: Data, pairs: Pairs) -> sp.csr_matrix:
@@ -317,6 +320,6 @@ def _row_dots(left: sp.csr_matrix, right: sp.csr_matrix) -> NDArray[np.float64]:
     return np.asarray(left.multiply(right).sum(axis=1)).ravel()
 
 
-def _batches(rows: int, size: int = 20_000) -> Iterator[slice]:
+def _batches(rows: int, size: int = 10_000) -> Iterator[slice]:
     for begin in range(0, rows, size):
         yield slice(begin, begin + size)

@@ -23,6 +23,7 @@ from sklearn.model_selection import GroupKFold
 from sklearn.utils import check_random_state
 
 from steps.failure import StepError
+from steps.memory import keep_freed
 from steps.parent import end_with
 
 DUAL_TOLERANCE = 0.1
@@ -209,6 +210,7 @@ def silence_unconverged() -> None:
 
 
 def _begin_worker(parent: int) -> None:
+    keep_freed()
     silence_unconverged()
     end_with(parent)
 

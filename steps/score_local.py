@@ -17,6 +17,7 @@ import polars as pl
 import pyarrow as pa
 
 from steps.failure import StepError
+from steps.memory import keep_freed
 from steps.pair_files import (
     SCORES,
     TEXTS,
@@ -32,9 +33,8 @@ from steps.places import best
 WORKER_SETTINGS = {
     # the processes themselves take all cores
     "OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1", "MKL_NUM_THREADS": "1",
-    # what a chunk frees is kept for the next one, by one allocator (docs/performance.md)
+    # one allocator for all, which keeps what a chunk frees for the next one (docs/performance.md)
     "ARROW_DEFAULT_MEMORY_POOL": "system",
-    "MALLOC_MMAP_THRESHOLD_": "500000000", "MALLOC_TRIM_THRESHOLD_": "500000000",
 }
 """Read where a process starts; what the environment says already is left as it is."""
 
@@ -155,6 +155,7 @@ def _write_part(
 def _begin(folder: str, parent: int) -> None:
     global _model
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C reaches them too; the parent ends them
+    keep_freed()
     end_with(parent)
     # the version's own code is to answer, not the project's, which may be another
     for name in [name for name in sys.modules if name.partition(".")[0] == "jobmatch_pyfunc"]:

@@ -20,10 +20,11 @@ from jobmatch_pyfunc.text import WORD, term_of
 
 CHUNK_CHARACTERS = 8_000_000
 """Texts are tokenised in chunks of at most about this size, which bounds the memory."""
-CHUNKS_OF_FEW = 8
-"""Few texts are cut into about so many chunks, so that words become terms while more are found."""
-CHUNK_WORDS = 16_000_000
+CHUNK_WORDS = 2_000_000
 """Words are counted in chunks of about this size, for the same reason."""
+CHUNKS_OF_FEW = 8
+"""Few texts are cut into about so many chunks, so that words become terms while more are found, and
+both cores count them."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,14 @@ class Tokens:
 
     def __len__(self) -> int:
         return len(self.offsets) - 1
+
+    def of(self, begin: int, end: int) -> NDArray[np.int32]:
+        """The words of texts begin..end, one text after the other."""
+        return self.ids[self.offsets[begin]:self.offsets[end]]
+
+    def lengths(self, begin: int, end: int) -> NDArray[np.int64]:
+        """How many words each of the texts begin..end has."""
+        return np.diff(self.offsets[begin:end + 1])
 
 
 def tokenise(texts: Sequence[str], report: Callable[[float], None] = lambda _: None) -> Tokens:
@@ -152,24 +161,32 @@ def count_all(tokens: Tokens, documents: sp.csr_matrix, min_df: int) -> TermCoun
     Counted once, so that choosing a vocabulary is a sum over rows and counting it a choice of
     columns.
     """
-    words = _csr(tokens.ids, np.diff(tokens.offsets), len(tokens.terms))
     used_in = np.bincount(documents.indices, minlength=len(tokens)).astype(np.float64)
-    # what is in min_df documents occurs at least so often
-    known = words.T @ used_in >= min_df
-    totals = []
-    for begin, end in _token_chunks(tokens):
-        text, key = _pairs(tokens, begin, end, known)
-        occurrences = pl.DataFrame({"key": key, "weight": used_in[text]})
-        totals.append(occurrences.group_by("key").agg(pl.col("weight").sum()))
-    if totals:
-        total = pl.concat(totals).group_by("key").agg(pl.col("weight").sum())
-        keys = total.filter(pl.col("weight") >= min_df)["key"].sort().to_numpy()
-    else:
-        keys = np.zeros(0, np.int64)
-    pairs = _count_pairs(tokens, known, keys, np.arange(len(keys)), len(keys))
-    return TermCounts(
-        tokens.terms, np.concatenate([np.arange(len(tokens.terms)), keys]),
-        sp.hstack([words, pairs], format="csr"))
+    chunks, words = list(_token_chunks(tokens)), len(tokens.terms)
+    occurrences = np.zeros(words)
+    for chunk in chunks:
+        weights = np.repeat(used_in[slice(*chunk)], tokens.lengths(*chunk))
+        occurrences += np.bincount(tokens.of(*chunk), weights, words)
+    known = occurrences >= min_df  # what is in so many documents occurs at least so often
+
+    def pair_totals(chunk: tuple[int, int]) -> pl.DataFrame:
+        text, key = _pairs(tokens, *chunk, known)
+        return _sums(pl.DataFrame({"key": key, "weight": used_in[text]}))
+
+    def counts(chunk: tuple[int, int]) -> sp.csr_matrix:
+        return sp.hstack([_csr(tokens.of(*chunk), tokens.lengths(*chunk), words),
+                          _pair_counts(tokens, *chunk, known, pairs)], format="csr")
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # as in `tokenise`, and so does scipy
+        totals = _sums(pl.concat(threads.map(pair_totals, chunks)))
+        keys = totals.filter(pl.col("weight") >= min_df)["key"].sort().to_numpy()
+        pairs = _columns(keys, np.arange(len(keys)))
+        return TermCounts(tokens.terms, np.concatenate([np.arange(words), keys]),
+                          sp.vstack(list(threads.map(counts, chunks)), format="csr"))
+
+
+def _sums(weights: pl.DataFrame) -> pl.DataFrame:
+    return weights.group_by("key").agg(pl.col("weight").sum())
 
 
 def fit_vocabulary(
@@ -180,15 +197,18 @@ def fit_vocabulary(
     min_df: int,
     max_df: float,
     max_features: int,
-) -> Vocabulary:
-    """The most frequent terms of some documents, as scikit-learn's CountVectorizer chooses them.
+) -> tuple[Vocabulary, NDArray[np.float64]]:
+    """The most frequent terms of some documents, as scikit-learn's CountVectorizer chooses them,
+    and the smoothed inverse document frequency of each, ln((1 + n) / (1 + df)) + 1, as in its
+    TfidfTransformer.
 
     documents: as for `count_all`, or some of them; min_df: number of documents a term must be in;
     max_df: share of documents it may be in.
     """
-    rows = (documents @ counted.matrix).tocsr()
-    in_documents = np.bincount(rows.indices, minlength=len(counted.keys))
-    total = np.bincount(rows.indices, weights=rows.data, minlength=len(counted.keys))
+    held = (documents @ counted.matrix).indices
+    in_documents = np.bincount(held, minlength=len(counted.keys))
+    used_in = np.bincount(documents.indices, minlength=documents.shape[1]).astype(np.float64)
+    total = counted.matrix.T @ used_in
     is_pair = counted.keys >= _PAIR
     wanted = np.where(is_pair, ngrams[1] == 2, ngrams[0] == 1)
     allowed = np.flatnonzero(
@@ -196,7 +216,8 @@ def fit_vocabulary(
         & (in_documents > 0))
     chosen = np.sort(allowed[np.argsort(-total[allowed], kind="stable")[:max_features]])
     keys = counted.keys[chosen]
-    return Vocabulary([_name(int(key), counted.terms) for key in keys], keys)
+    idf = np.log((1 + documents.shape[0]) / (1 + in_documents[chosen])) + 1
+    return Vocabulary([_name(int(key), counted.terms) for key in keys], keys), idf
 
 
 def columns_of(counted: TermCounts, vocabulary: Vocabulary) -> sp.csr_matrix:
@@ -216,34 +237,39 @@ def _pairs(
     tokens: Tokens, begin: int, end: int, known: NDArray[np.bool_]
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """Text and key of every two known words in a row, in texts begin..end."""
-    ids = tokens.ids[tokens.offsets[begin]:tokens.offsets[end]]
-    text = np.repeat(np.arange(begin, end), np.diff(tokens.offsets[begin:end + 1]))
+    ids = tokens.of(begin, end)
+    text = np.repeat(np.arange(begin, end), tokens.lengths(begin, end))
     kept = (text[1:] == text[:-1]) & known[ids[1:]] & known[ids[:-1]]
     return text[1:][kept], (ids[:-1][kept].astype(np.int64) + 1) * _PAIR + ids[1:][kept]
 
 
 def _token_chunks(tokens: Tokens) -> Iterator[tuple[int, int]]:
-    step = max(1, int(CHUNK_WORDS * len(tokens) / max(len(tokens.ids), 1)))
-    for begin in range(0, len(tokens), step):
+    """At least one, which may be empty."""
+    words = min(CHUNK_WORDS, 1 + len(tokens.ids) // CHUNKS_OF_FEW)
+    step = max(1, int(words * len(tokens) / max(len(tokens.ids), 1)))
+    for begin in range(0, max(len(tokens), 1), step):
         yield begin, min(begin + step, len(tokens))
 
 
-def _count_pairs(
-    tokens: Tokens, known: NDArray[np.bool_], keys: NDArray, columns: NDArray, width: int
+def _columns(keys: NDArray[np.int64], columns: NDArray[np.int64]) -> pl.DataFrame:
+    """The columns of some pairs of words."""
+    return pl.DataFrame({"key": keys, "column": columns.astype(np.int32)})
+
+
+def _pair_counts(
+    tokens: Tokens, begin: int, end: int, known: NDArray[np.bool_], pairs: pl.DataFrame,
+    width: int | None = None,
 ) -> sp.csr_matrix:
-    """Counts of the pairs with these keys, each in its column: (texts × width), float32."""
-    wanted = pl.DataFrame({"key": keys, "column": columns.astype(np.int32)})
-    found, per_text = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    for begin, end in _token_chunks(tokens):
-        text, key = _pairs(tokens, begin, end, known)
-        column = (
-            pl.DataFrame({"key": key}).join(wanted, on="key", how="left", maintain_order="left")
-            ["column"].fill_null(-1).to_numpy()
-        )
-        kept = column >= 0
-        found.append(column[kept])
-        per_text.append(np.bincount(text[kept] - begin, minlength=end - begin))
-    return _csr(np.concatenate(found), np.concatenate(per_text), width)
+    """Counts of some pairs, each in its column, in texts begin..end: (texts × width), float32. By
+    default there are as many columns as pairs."""
+    text, key = _pairs(tokens, begin, end, known)
+    column = (
+        pl.DataFrame({"key": key}).join(pairs, on="key", how="left", maintain_order="left")
+        ["column"].fill_null(-1).to_numpy()
+    )
+    kept = column >= 0
+    per_text = np.bincount(text[kept] - begin, minlength=end - begin)
+    return _csr(column[kept], per_text, len(pairs) if width is None else width)
 
 
 def _csr(columns: NDArray, per_row: NDArray, width: int) -> sp.csr_matrix:
@@ -282,11 +308,7 @@ def count_matrix(tokens: Tokens, vocabulary: Vocabulary) -> sp.csr_matrix:
     known = np.zeros(len(tokens.terms), bool)
     firsts, seconds = np.divmod(keys[double], _PAIR)
     known[firsts - 1] = known[seconds] = True
-    return (words + _count_pairs(tokens, known, keys[double], double, width)).tocsr()
+    pairs = _columns(keys[double], double)
+    return (words + sp.vstack([_pair_counts(tokens, *chunk, known, pairs, width)
+                               for chunk in _token_chunks(tokens)])).tocsr()
 
-
-def document_frequency_idf(counts: sp.csr_matrix) -> NDArray[np.float64]:
-    """Smoothed inverse document frequency, ln((1 + n) / (1 + df)) + 1, as in scikit-learn's
-    TfidfTransformer."""
-    frequency = np.bincount(counts.indices, minlength=counts.shape[1])
-    return np.log((1 + counts.shape[0]) / (1 + frequency)) + 1

@@ -46,6 +46,7 @@ from steps.fitting import (
 from steps.grid_search import end_workers, silence_unconverged, start_workers, worth_workers
 from steps.ingest import IngestParameters
 from steps.judging import Held, Judgement, held, judge, model_contender, verdict
+from steps.memory import give_back, keep_freed
 from steps.parameters import PROJECT, select
 from steps.progress import Progress
 from steps.records import FILES
@@ -172,6 +173,7 @@ def start_workers_where_worth(p: TrainParameters) -> None:
 
 def train(p: TrainParameters) -> None:
     """The whole of it."""
+    keep_freed()
     silence_unconverged()
     folder = featurize.bring_about(select(FeaturizeParameters, p))
     ingest.log_inputs(select(IngestParameters, p), "train")
@@ -190,6 +192,7 @@ def train(p: TrainParameters) -> None:
     progress.stage("fitting the baseline")
     described = fit_baseline(features, p)
     end_workers()
+    give_back()
     client = MlflowClient()
     progress.stage("judging", "and fitting on everything")
     with (

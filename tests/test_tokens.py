@@ -9,6 +9,7 @@ import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from jobmatch_pyfunc.text import count_terms, words
@@ -19,7 +20,6 @@ from steps.tokens import (
     columns_of,
     count_all,
     count_matrix,
-    document_frequency_idf,
     fit_vocabulary,
     tokenise,
     vocabulary_of,
@@ -42,12 +42,18 @@ def each_a_document(tokens: Tokens) -> sp.csr_matrix:
     return sp.eye(len(tokens), dtype=np.float32, format="csr")
 
 
-def vocabulary_from(tokens: Tokens, documents: sp.csr_matrix, **limits: Any) -> Vocabulary:
+def fitted_on(
+    tokens: Tokens, documents: sp.csr_matrix, **limits: Any
+) -> tuple[Vocabulary, NDArray[np.float64]]:
     counted = count_all(tokens, documents, limits["min_df"])
-    vocabulary = fit_vocabulary(counted, documents, **limits)
+    vocabulary, idf = fit_vocabulary(counted, documents, **limits)
     chosen, counts = columns_of(counted, vocabulary), count_matrix(tokens, vocabulary)
     np.testing.assert_array_equal(chosen.toarray(), counts.toarray())
-    return vocabulary
+    return vocabulary, idf
+
+
+def vocabulary_from(tokens: Tokens, documents: sp.csr_matrix, **limits: Any) -> Vocabulary:
+    return fitted_on(tokens, documents, **limits)[0]
 
 
 def pairs_too(text: str) -> list[str]:
@@ -92,7 +98,7 @@ def test_vocabulary_idf_and_weights_are_those_of_scikit_learn(
     some: list[str], min_df: int, max_df: float
 ) -> None:
     tokens = tokenise(some)
-    vocabulary = vocabulary_from(tokens, each_a_document(tokens), ngrams=(1, 2), min_df=min_df,
+    vocabulary, idf = fitted_on(tokens, each_a_document(tokens), ngrams=(1, 2), min_df=min_df,
                                 max_df=max_df, max_features=UNLIMITED)  # fmt: skip
     try:
         theirs = TfidfVectorizer(analyzer=pairs_too, min_df=min_df, max_df=max_df).fit(some)
@@ -103,7 +109,7 @@ def test_vocabulary_idf_and_weights_are_those_of_scikit_learn(
     assert sorted(vocabulary.terms) == sorted(names)
     columns = [vocabulary.terms.index(name) for name in names]
     counts = count_matrix(tokens, vocabulary)
-    np.testing.assert_allclose(document_frequency_idf(counts)[columns], theirs.idf_, rtol=1e-12)
+    np.testing.assert_allclose(idf[columns], theirs.idf_, rtol=1e-12)
     assert_counts(counts, vocabulary.terms, some)
 
 
