@@ -184,7 +184,7 @@ class Launcher:
             lines.append(f"MLflow   {urls[MLFLOW]}  runs, plots, the registry")
         lines += [
             "log in:  " + _LOGIN.format(urls[GATEWAY]),
-            "the password of admin is shown once, at the first start; a new one: "
+            "the password of admin was given or shown once, at the first start; a new one: "
             "flask --app gateway users passwd admin",
         ]
         for line in lines:

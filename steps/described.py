@@ -13,6 +13,7 @@ from jobmatch_pyfunc.storage import read_json, write_json
 from steps.corpus import Corpus, Pairs
 from steps.fitting import TrainParameters, side_by_side
 from steps.grid_search import many_columns, search
+from steps.memory import give_back
 
 FIELDS = ("activities", "requirements", "cv")
 
@@ -70,6 +71,7 @@ def _best_c(x: sp.csr_matrix, corpus: Corpus, pairs: Pairs, p: TrainParameters) 
     posting = corpus.postings[pairs.vacancy]
     folds = min(p.grid_search_cv, len(np.unique(posting[pairs.hired == 1])))
     how = replace(p.grid, folds=max(folds, 2))
+    give_back()  # the processes that search need memory now
     grid, _ = search(x, pairs.hired, posting, np.ones(len(pairs)), how)
     return grid.best_c
 

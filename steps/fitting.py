@@ -17,6 +17,7 @@ from steps.corpus import Pairs
 from steps.failure import StepError
 from steps.featurize import FeaturizeParameters
 from steps.grid_search import Grid, Settings, few_columns, many_columns, search
+from steps.memory import give_back
 from steps.parameters import FloatList
 from steps.scores import best_f1_threshold
 
@@ -228,6 +229,7 @@ def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
     per_vacancy = np.bincount(pairs.vacancy)[pairs.vacancy]
     weight = np.where(pairs.undecided, p.undecided_weight, 1) / np.sqrt(per_vacancy)
     if earlier is None:
+        give_back()  # the processes that search need memory now
         grid, logits = search(x, y, posting, weight, p.grid, row_of=row_of,
                               report=lambda share: report(0.3 + 0.6 * share))
         unseen = np.ones(len(y), bool)
