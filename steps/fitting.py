@@ -228,8 +228,8 @@ def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
     report(0.3)
     per_vacancy = np.bincount(pairs.vacancy)[pairs.vacancy]
     weight = np.where(pairs.undecided, p.undecided_weight, 1) / np.sqrt(per_vacancy)
+    give_back()  # liblinear is about to copy x, here or in the processes that search
     if earlier is None:
-        give_back()  # the processes that search need memory now
         grid, logits = search(x, y, posting, weight, p.grid, row_of=row_of,
                               report=lambda share: report(0.3 + 0.6 * share))
         unseen = np.ones(len(y), bool)
