@@ -1,6 +1,6 @@
 """Plots of a judgement, as images for the run."""
 
-from typing import TYPE_CHECKING
+from collections.abc import Callable
 
 import matplotlib
 
@@ -9,6 +9,7 @@ matplotlib.use("Agg")
 import numpy as np
 from matplotlib import pyplot as plt
 from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numpy.typing import NDArray
 from sklearn.metrics import (
     ConfusionMatrixDisplay,
@@ -16,12 +17,11 @@ from sklearn.metrics import (
     RocCurveDisplay,
 )
 
-if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
 from steps.judging import Judgement
 
 SIZE = (5.2, 4.2)
+Image = NDArray[np.uint8]
+"""(height × width × 3): red, green and blue of each pixel."""
 
 
 def _both(hired: NDArray) -> bool:
@@ -100,11 +100,11 @@ def pool_recall(axes: Axes, judgements: list[Judgement]) -> None:
 
 
 def draw(hired: NDArray, judgements: list[Judgement], names: list[str], hire_body: NDArray,
-         hire_cv: NDArray) -> dict[str, "Figure"]:
-    """Every plot on a figure of its own, and all on one page. The last judgement is the model's."""
+         hire_cv: NDArray) -> dict[str, Image]:
+    """Every plot as an image of its own, and all on one page. The last judgement is the model's."""
     own = judgements[-1]
     threshold = own.threshold if own.threshold is not None else 0.5
-    drawings = {
+    images = {name: _image(drawing) for name, drawing in {
         "roc": lambda a: roc(a, hired, judgements),
         "precision_recall": lambda a: precision_recall(a, hired, judgements),
         "calibration": lambda a: calibration(a, hired, own.hire),
@@ -115,18 +115,17 @@ def draw(hired: NDArray, judgements: list[Judgement], names: list[str], hire_bod
             a, names, hire_body, "Terms of the vacancy: hired more (blue), less (red)"),
         "strongest_terms_cv": lambda a: strongest_terms(
             a, names, hire_cv, "Terms of the CV: hired more (blue), less (red)"),
-    }
-    figures: dict[str, Figure] = {}
-    for name, drawing in drawings.items():
-        figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
-        drawing(axes)
-        figures[name] = figure
-    page, grid = plt.subplots(4, 2, figsize=(SIZE[0] * 2, SIZE[1] * 4), layout="constrained")
-    for axes, drawing in zip(grid.flat, drawings.values(), strict=True):
-        drawing(axes)
-    figures["page"] = page
-    return figures
+    }.items()}
+    # put together from the images: drawing each plot again took as long as all of them
+    single = list(images.values())
+    images["page"] = np.vstack([np.hstack(single[i:i + 2]) for i in range(0, len(single), 2)])
+    return images
 
 
-def close_all() -> None:
-    plt.close("all")
+def _image(drawing: Callable[[Axes], None]) -> Image:
+    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    drawing(axes)
+    canvas.draw()
+    plt.close(figure)
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()

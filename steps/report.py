@@ -93,9 +93,8 @@ def log_judgement(
              for term in fitted.terms]
     weights = fitted.scorer.weights
     drawn = plots.draw(on.pairs.hired, judgements, names, weights.hire_body, weights.hire_cv)
-    for name, figure in drawn.items():
-        mlflow.log_figure(figure, f"plots/{name}.png")
-    plots.close_all()
+    for name, image in drawn.items():
+        mlflow.log_image(image, artifact_file=f"plots/{name}.png")
     mlflow.log_text(model_card(judgements, on, version, part, trained), "model_card.md")
 
 
