@@ -24,6 +24,8 @@ from steps.failure import StepError
 
 MANIFEST, LOCK, SUCCESS, PARTIAL, SCRATCH = (
     "_manifest.json", "_lock", "_SUCCESS", "_partial", "_scratch")
+RANGE_ROWS = 1_000
+"""Rows of a row group in `_partial`: who looks for some vacancies skips the others' groups."""
 
 
 @dataclass(frozen=True)
@@ -65,11 +67,15 @@ class Parts:
             scratch.replace(path)
 
     def finish(self) -> None:
-        """Say that everything is there."""
+        """Say that everything is there, and only then take away what it was made from."""
         with _told(self.folder):
-            shutil.rmtree(self.folder / PARTIAL, ignore_errors=True)
-            shutil.rmtree(self.scratch, ignore_errors=True)
             (self.folder / SUCCESS).touch()
+            folder = os.open(self.folder, os.O_RDONLY)
+            try:
+                os.fsync(folder)
+            finally:
+                os.close(folder)
+            shutil.rmtree(self.folder / PARTIAL, ignore_errors=True)
 
 
 @contextmanager
@@ -91,6 +97,8 @@ def open_parts(folder: Path, made_from: dict[str, Any], parts: int) -> Iterator[
             _require_same(folder, made_from)
             shutil.rmtree(folder / SCRATCH, ignore_errors=True)
             (folder / SCRATCH).mkdir()
+            if (folder / SUCCESS).exists():  # whoever finished it may have been killed then
+                shutil.rmtree(folder / PARTIAL, ignore_errors=True)
         yield Parts(folder, parts)
         shutil.rmtree(folder / SCRATCH, ignore_errors=True)
     finally:

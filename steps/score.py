@@ -16,12 +16,15 @@ What was killed or stopped goes on from the last finished part when the same com
 """
 
 import time
+from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Literal
 
 import mlflow
 import polars as pl
 import pyarrow as pa
+import pyarrow.parquet as pq
 from mlflow import MlflowClient
 from pydantic import Field
 
@@ -29,7 +32,7 @@ from steps.failure import StepError
 from steps.pair_files import PLACES, SCORES, PairFiles, find_pairs
 from steps.parameters import Parameters
 from steps.parts import Parts, open_parts
-from steps.places import best
+from steps.places import Best
 from steps.progress import Progress
 from steps.registry import MODEL, PRODUCTION, STAGING, resolve
 from steps.score_local import score_here
@@ -37,6 +40,8 @@ from steps.score_spark import file_groups, score_on_spark
 from steps.session import run_step
 
 SCORING, JOINING = "scoring", "bringing the rankings together"
+JOINED_ROWS = 500_000
+"""About so many rows of the parts of a ranking are brought together at a time."""
 
 
 class ScoreParameters(Parameters):
@@ -101,9 +106,9 @@ def score(p: ScoreParameters) -> None:
             score_on_spark(pairs, out, {i: groups[i] for i in missing}, model, master=p.master,
                            top_k=p.top_k, chunk_rows=p.chunk_rows,
                            told=Shown(progress, pairs.rows, left).add)
-        if p.top_k:
+        if p.top_k and not out.path(0).exists():
             progress.stage(JOINING)
-            _join_rankings(pairs, out, p.top_k)
+            _join_rankings(pairs, out, p.top_k, progress.within)
         out.finish()
         progress.finish()
     seconds = time.perf_counter() - began
@@ -112,17 +117,25 @@ def score(p: ScoreParameters) -> None:
           f"({left / seconds:,.0f} rows/s): {p.output}/*.parquet")
 
 
-def _join_rankings(pairs: PairFiles, out: Parts, top_k: int) -> None:
-    """Write the ranking of the best rows of all parts, one part after the other: memory grows with
-    the vacancies, not with the rows."""
-    found = pl.DataFrame()
-    for number in range(out.parts):
-        part = pl.read_parquet(out.path(number, partial=True))
-        found = best(pl.concat([found, part]) if len(found) else part, top_k)
-    ranked = found.with_columns(rank=pl.int_range(1, pl.len() + 1).over("vacancy"))
+def _join_rankings(
+    pairs: PairFiles, out: Parts, top_k: int, report: Callable[[float], None]
+) -> None:
+    """Write the ranking of the best rows of all parts, some of the vacancies after the other:
+    memory does not grow with the rows. `report` is told the share done (0..1)."""
+    parts = [out.path(number, partial=True) for number in range(out.parts)]
+    ranges = -(-sum(pq.read_metadata(part).num_rows for part in parts) // JOINED_ROWS)
+    # digests are spread evenly, and a "g" comes after all of them
+    bounds = [f"{number * 2**64 // ranges:016x}" for number in range(ranges)] + ["g"]
     schema = pa.schema([*pairs.carried, *PLACES, *SCORES])
     with out.writer(0, schema) as writer:
-        writer.write_table(ranked.select(schema.names).to_arrow().cast(schema))
+        for number, (first, end) in enumerate(pairwise(bounds), 1):
+            found = Best(top_k)
+            for part in parts:
+                found.add(pl.scan_parquet(part).filter(
+                    pl.col("vacancy") >= pl.lit(first), pl.col("vacancy") < pl.lit(end)).collect())
+            ranked = found.rows().with_columns(rank=pl.int_range(1, pl.len() + 1).over("vacancy"))
+            writer.write_table(ranked.select(schema.names).to_arrow().cast(schema))
+            report(number / ranges)
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ from itertools import groupby
 from multiprocessing import get_context
 from typing import Any
 
+import joblib
 import mlflow
 import polars as pl
 import pyarrow as pa
@@ -27,8 +28,8 @@ from steps.pair_files import (
     vacancy_digests,
 )
 from steps.parent import end_with
-from steps.parts import Parts
-from steps.places import best
+from steps.parts import RANGE_ROWS, Parts
+from steps.places import Best
 
 WORKER_SETTINGS = {
     # the processes themselves take all cores
@@ -39,7 +40,7 @@ WORKER_SETTINGS = {
 """Read where a process starts; what the environment says already is left as it is."""
 
 _model: Any = None
-"""The version, in a process that scores."""
+"""The version, in a process that scores, or why it could not be loaded."""
 
 
 def score_here(
@@ -49,8 +50,7 @@ def score_here(
     """Write the missing parts; part i holds rows i · part_rows and following. `told` is given the
     number of rows of each chunk that is done."""
     folder = mlflow.artifacts.download_artifacts(model)
-    workers = min(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity")
-                  else os.cpu_count() or 1, -(-pairs.rows // chunk_rows))
+    workers = min(joblib.cpu_count(), -(-pairs.rows // chunk_rows))
     for name, value in WORKER_SETTINGS.items():
         os.environ.setdefault(name, value)
     with ProcessPoolExecutor(
@@ -63,7 +63,8 @@ def score_here(
         except BrokenProcessPool as error:
             raise StepError(
                 "score: a scoring process died, perhaps for want of memory; try a smaller "
-                "chunk_rows. Finished parts are kept") from error
+                "chunk_rows, or fewer processes (LOKY_MAX_CPU_COUNT). Finished parts are kept"
+            ) from error
         finally:
             pool.shutdown(wait=True, cancel_futures=True)
 
@@ -140,13 +141,13 @@ def _write_part(
                 writer.write_table(table.select(schema.names).cast(schema))
                 told(len(table))
         return
-    found = pl.DataFrame()
+    found = Best(top_k)
     for table in tables:
-        rows = pl.DataFrame(table)
-        found = best(pl.concat([found, rows]) if len(found) else rows, top_k)
+        found.add(pl.DataFrame(table))
         told(len(table))
-    with out.writer(number, found.to_arrow().schema, partial=True) as writer:
-        writer.write_table(found.to_arrow())
+    ranked = found.rows().to_arrow()
+    with out.writer(number, ranked.schema, partial=True) as writer:
+        writer.write_table(ranked, RANGE_ROWS)
 
 
 # --- in the processes that score
@@ -160,11 +161,18 @@ def _begin(folder: str, parent: int) -> None:
     # the version's own code is to answer, not the project's, which may be another
     for name in [name for name in sys.modules if name.partition(".")[0] == "jobmatch_pyfunc"]:
         del sys.modules[name]
-    _model = mlflow.pyfunc.load_model(folder)
+    try:
+        _model = mlflow.pyfunc.load_model(folder)
+    except Exception as error:  # told by the first chunk: what is raised here says only "died"
+        _model = StepError(f"score: the version's model cannot be loaded ({type(error).__name__}); "
+                           "see that its artifacts are complete, or score with another version")
 
 
 def _score(stream: bytes, ranked: bool) -> bytes:
-    """Scores of a chunk of texts; both are Arrow streams."""
+    """Scores of a chunk of texts; both are Arrow streams. Raises StepError where the version could
+    not be loaded."""
+    if isinstance(_model, StepError):
+        raise _model
     table = pa.ipc.open_stream(stream).read_all()
     table = table.cast(pa.schema([(name, pa.large_string()) for name in table.column_names]))
     answer = _model.predict(table.to_pandas())

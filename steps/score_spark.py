@@ -67,7 +67,8 @@ def score_on_spark(
             rows = _scored(spark, pairs, group, score)
             rows = _best(rows, top_k) if top_k else rows
             # without its texts a part is small: one file, in the order of the input
-            rows.repartition(1).sortWithinPartitions("row").write.parquet(_uri(files))
+            order = ("vacancy", "row") if top_k else ("row",)
+            rows.repartition(1).sortWithinPartitions(*order).write.parquet(_uri(files))
             _take(pairs, out, number, files, None if top_k else group.rows(pairs))
             told(group.rows(pairs))
 

@@ -8,7 +8,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from pathlib import Path
+from types import SimpleNamespace
 
 import mlflow
 import numpy as np
@@ -17,7 +19,12 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from tests.conftest import SAMPLE, Ended, Store, Trained, arguments, use
+from steps import places, score
+from steps.failure import StepError
+from steps.pair_files import find_pairs
+from steps.parts import open_parts
+from steps.score_local import score_here
+from tests.conftest import PROJECT, SAMPLE, Ended, Store, Trained, arguments, use
 
 pytestmark = pytest.mark.xdist_group("trained")
 
@@ -151,6 +158,85 @@ def test_ranking_keeps_the_best_of_each_vacancy(
     assert_same(found.sort("row"), wanted.sort("row"))
     assert found["rank"].max() == 3
     assert not (out / "_partial").exists()
+
+
+def test_vacancies_that_are_brought_together_in_ranges_are_ranked_as_in_one_go(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    random = np.random.default_rng(0)
+    vacancies = [f"{n:016x}" for n in random.integers(0, 2**64, 300, np.uint64)]
+    rows = pl.DataFrame({
+        "codigo": [f"c{i}" for i in range(5000)], "row": range(5000),
+        "vacancy": random.choice(vacancies, 5000), "match": random.random(5000),
+        "probability": 0.5, "prediction": "x", "confidence": 0.5, "model_version": 1})
+    monkeypatch.setattr(places.Best, "FEWEST", 100)
+    found: dict[int, pl.DataFrame] = {}
+    for most in (10_000_000, 250):
+        monkeypatch.setattr(score, "JOINED_ROWS", most)
+        shares: list[float] = []
+        with open_parts(tmp_path / str(most), {}, 5) as out:
+            for number, part in enumerate(rows.iter_slices(1000)):
+                table = places.best(part, 2).to_arrow()
+                with out.writer(number, table.schema, partial=True) as writer:
+                    writer.write_table(table, 50)
+            carried = SimpleNamespace(carried=pa.schema([("codigo", pa.string())]))
+            score._join_rankings(carried, out, 2, shares.append)  # type: ignore[arg-type]
+        found[most] = pl.read_parquet(tmp_path / str(most) / "part-00000.parquet")
+        assert shares[-1] == 1
+    assert len(shares) > 5
+    assert found[250].equals(found[10_000_000])
+    wanted = places.best(rows, 2)
+    assert found[250]["row"].to_list() == wanted["row"].to_list()
+    assert found[250]["rank"].max() == 2
+
+
+@pytest.mark.slow
+def test_memory_does_not_grow_with_the_input(
+    trained: Trained, pairs: pl.DataFrame, tmp_path: Path,
+    ended_at_last: list[subprocess.Popen[str]],
+) -> None:
+    peaks = []
+    for copies in (2, 16):  # in one row group each
+        source = tmp_path / f"{copies}.parquet"
+        pl.concat([pairs] * copies).write_parquet(source, row_group_size=10**9)
+        process = started(trained, input=source, output=tmp_path / f"out{copies}", chunk_rows=250)
+        ended_at_last.append(process)
+        peak = 0
+        while process.poll() is None:
+            peak = max(peak, proportional_memory(process.pid))
+            time.sleep(0.02)
+        assert process.returncode == 0, process.communicate()[0]
+        peaks.append(peak)
+    assert peaks[1] < 1.15 * peaks[0]
+
+
+def proportional_memory(group: int) -> int:
+    """Kilobytes of all processes of a group, what they share divided among them."""
+    total = 0
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError, ValueError):  # a process may end meanwhile
+            if os.getpgid(int(folder.name)) == group:
+                lines = (folder / "smaps_rollup").read_text(encoding="ascii").splitlines()
+                total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    return total
+
+
+def test_a_version_that_cannot_be_loaded_is_told_as_that(
+    folder: Path, tmp_path: Path
+) -> None:
+    broken = tmp_path / "model"
+    broken.mkdir()
+    (broken / "MLmodel").write_text(
+        "flavors:\n  python_function:\n    loader_module: no.such.module\n"
+        "    python_version: 3.11.0\n", encoding="ascii")
+    found = find_pairs(folder)
+    with (
+        open_parts(tmp_path / "out", {}, 1) as out,
+        pytest.raises(StepError, match=r"model cannot be loaded \(ModuleNotFoundError\)"),
+    ):
+        score_here(found, out, [0], str(broken), top_k=0, chunk_rows=4000, part_rows=100_000,
+                   told=lambda _: None)
+    assert not list((tmp_path / "out").glob("*.parquet"))
 
 
 @pytest.mark.slow
@@ -322,6 +408,7 @@ def started(trained: Trained, **parameters: object) -> subprocess.Popen[str]:
 
 
 def wait_for_parts(process: subprocess.Popen[str], output: Path, count: int) -> None:
+    """`output`: the folder itself, or that of a ranking's parts."""
     deadline = time.monotonic() + 200
     while len(list(output.glob("part-*.parquet"))) < count:
         assert process.poll() is None, process.communicate()[0]
@@ -339,37 +426,74 @@ def ended_at_last() -> Iterator[list[subprocess.Popen[str]]]:
             process.communicate(timeout=60)
 
 
-ENGINES = [pytest.param("local", marks=pytest.mark.slow),
-           pytest.param("spark", marks=[pytest.mark.slow, needs_spark])]
+KILLED = [pytest.param("local", 0, marks=pytest.mark.slow),
+          pytest.param("local", 3, marks=pytest.mark.slow),
+          pytest.param("spark", 0, marks=[pytest.mark.slow, needs_spark]),
+          pytest.param("spark", 3, marks=[pytest.mark.slow, needs_spark])]
 
 
 @pytest.mark.timeout(900)
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize(("engine", "top_k"), KILLED)
 def test_after_sigkill_no_finished_part_is_made_again(
-    engine: str, trained: Trained, step: Step, large: Path, tmp_path: Path,
+    engine: str, top_k: int, trained: Trained, step: Step, large: Path, tmp_path: Path,
     ended_at_last: list[subprocess.Popen[str]],
 ) -> None:
     whole, out = tmp_path / "whole", tmp_path / "out"
-    given = {"input": large, "engine": engine, "part_rows": 3000, "master": "local[2]"}
+    given = {"input": large, "engine": engine, "part_rows": 3000, "master": "local[2]",
+             "top_k": top_k}
+    parts = out / "_partial" if top_k else out
     process = started(trained, output=out, **given)
     ended_at_last.append(process)
-    wait_for_parts(process, out, 2)
+    wait_for_parts(process, parts, 2)
+    process.send_signal(signal.SIGSTOP)  # so that it is not through before it is killed
     second = step("score", output=out, **given)
     assert "being written by another process" in second.error
     process.kill()  # the process alone: what it started has to notice
     process.communicate(timeout=60)
-    before = {p.name: p.stat().st_mtime_ns for p in out.glob("*.parquet")}
+    before = {p.name: p.stat().st_mtime_ns for p in parts.glob("*.parquet")}
     assert 2 <= len(before) < 10
-    assert all(len(pl.read_parquet(p)) == 3000 for p in out.glob("*.parquet"))
+    if not top_k:
+        assert all(len(pl.read_parquet(p)) == 3000 for p in out.glob("*.parquet"))
     again = step("score", output=out, **given)
     assert again.code == 0, again.error
     assert f"{len(before)} of 10 parts are there already" in again.output
-    after = {p.name: p.stat().st_mtime_ns for p in out.glob("*.parquet")}
-    assert {name: after[name] for name in before} == before
     assert trained.store.runs("score")[0].data.metrics["rows"] == 30_000 - 3000 * len(before)
+    if not top_k:  # a ranking's parts are gone once they have been brought together
+        after = {p.name: p.stat().st_mtime_ns for p in out.glob("*.parquet")}
+        assert {name: after[name] for name in before} == before
     assert step("score", output=whole, **given | {"engine": "local"}).code == 0
     assert_same(read(out), read(whole))
+    if top_k:
+        for name in ("row", "vacancy", "rank"):
+            assert read(out)[name].to_list() == read(whole)[name].to_list()
+    assert {p.name for p in out.iterdir()} == {p.name for p in whole.iterdir()}
     assert not (out / "_scratch").exists()
+
+
+KILLED_AT_THE_END = """
+import os, shutil, signal, sys
+from pathlib import Path
+from steps.parts import open_parts
+shutil.rmtree = lambda *_, **__: None
+with open_parts(Path(sys.argv[1]), {}, 1) as out:
+    shutil.rmtree = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    out.finish()
+"""
+
+
+def test_a_ranking_killed_while_it_tidies_up_is_complete(tmp_path: Path) -> None:
+    schema = pa.schema([("vacancy", pa.string())])
+    with open_parts(tmp_path / "out", {}, 1) as out:
+        for partial in (True, False):
+            with out.writer(0, schema, partial=partial) as writer:
+                writer.write_table(pa.table({"vacancy": ["a"]}))
+    killed = subprocess.run([sys.executable, "-c", KILLED_AT_THE_END, tmp_path / "out"],
+                            cwd=PROJECT, check=False)
+    assert killed.returncode == -signal.SIGKILL
+    assert (tmp_path / "out" / "_partial").exists()
+    with open_parts(tmp_path / "out", {}, 1) as out:
+        assert out.complete
+        assert not (tmp_path / "out" / "_partial").exists()
 
 
 @pytest.mark.slow
