@@ -119,7 +119,8 @@ def search(
     told the share done (0..1).
     In this process `silence_unconverged` is called before, or each fit that stops warns.
     Returns the grid and, for the best C, the out-of-fold logit of every pair.
-    Raises StepError where fewer groups than folds hold a positive, or a worker is killed.
+    Raises StepError where fewer groups than folds hold a positive, a fold holds nothing else, or a
+    worker is killed.
     """
     row_of = np.arange(len(y)) if row_of is None else row_of
     if not isinstance(x, np.ndarray):
@@ -246,4 +247,9 @@ def _spread_folds(y: NDArray, groups: NDArray, how: Settings) -> list:
             f"train: only {len(positive)} vacancies of the training part hired somebody, fewer "
             f"than the {how.folds} folds; lower grid_search_cv or give more data")
     fold = fold_of[groups]
+    if any((y[fold == k] == 1).all() for k in range(how.folds)):
+        raise StepError(
+            f"train: nearly every vacancy of the training part hired everybody, so that one of the "
+            f"{how.folds} folds holds nobody who was not hired; lower grid_search_cv or give more "
+            "data")
     return [(np.flatnonzero(fold != k), np.flatnonzero(fold == k)) for k in range(how.folds)]

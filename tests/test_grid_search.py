@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import joblib
@@ -17,6 +18,7 @@ import pytest
 import scipy.sparse as sp
 
 from steps import grid_search
+from steps.failure import StepError
 from steps.grid_search import Settings, end_workers, search, start_workers
 from tests.conftest import PROJECT
 from tests.serving.conftest import alive, children
@@ -122,6 +124,14 @@ def test_pairs_that_share_a_row_count_as_rows_of_their_own() -> None:
     apart, _ = search(x[twice], label, groups[twice], weight[twice], HOW)
     shared, _ = search(x, label, groups[twice], weight[twice], HOW, row_of=twice)
     assert shared.scores == pytest.approx(apart.scores, abs=0.02)
+
+
+def test_a_fold_where_everybody_was_hired_is_told() -> None:
+    groups = np.repeat(np.arange(7), 4)
+    hired = (groups < 5).astype(np.int64)  # five vacancies with nobody else, for five folds
+    x = sp.csr_matrix(np.random.default_rng(0).random((len(groups), 3)))
+    with pytest.raises(StepError, match="holds nobody who was not hired; lower grid_search_cv"):
+        search(x, hired, groups, np.ones(len(groups)), replace(HOW, folds=5))
 
 
 @contextmanager
