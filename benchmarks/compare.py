@@ -24,6 +24,7 @@ from statistics import median
 from tempfile import TemporaryDirectory
 from typing import Any, Literal
 
+import joblib
 import matplotlib
 
 matplotlib.use("Agg")
@@ -49,6 +50,8 @@ from steps.session import run_step
 COMPLETE = {"vacancies": 14_000, "candidates": 42_000, "prospects": 54_000}
 QUERIES = 20
 REPEATS = 3
+SHORTEST = 0.5
+"""Seconds: a difference of two processes that is smaller is noise."""
 PREPARING = (
     ("ingest", "reading"), ("ingest", "cleaning"), ("featurize", "splitting"),
     ("featurize", "tokenising"), ("featurize", "counting_terms"), ("train", "reading_the_features"))
@@ -59,6 +62,9 @@ the leak guard, the second fit on everything, the baselines, judging, plots and 
 DESCRIBED = (*PREPARING, ("featurize", "fitting_the_baseline_vectorisers"),
              ("train", "fitting_the_baseline"))
 """The same for the described model as jobmatch fits it beside its own."""
+
+
+AUCS = {"hire_auc": "hire AUC", "pool_auc": "pool AUC"}
 
 
 @dataclass(frozen=True)
@@ -73,12 +79,12 @@ class Form:
     """Share of its rows that the baseline is fitted on."""
     pools: tuple[int, ...]
     pairs: int
-    """Distinct pairs to score."""
+    """Distinct pairs to score: a second's worth, or the figure says nothing."""
 
 
 FORMS = {
     "smoke": Form(1 / 200, (1.0,), 1, (1_000,), 500),
-    "short": Form(1 / 20, (1 / 2, 1.0), 1, (42_000,), 5_000),
+    "short": Form(1 / 20, (1 / 2, 1.0), 1, (42_000,), 20_000),
     "long": Form(1, (1 / 8, 1 / 4, 1 / 2, 1.0), 1 / 10, (42_000, 1_000_000), 100_000),
 }
 
@@ -156,6 +162,14 @@ def train(data: Path, store: Path) -> dict[str, Any]:
     }
 
 
+def start_and_registry(trained: dict[str, Any]) -> float:
+    """Seconds of a training outside its stages (imports, opening the store, runs and their tags)
+    and in its last one, which logs and registers."""
+    stages = trained["stages"]
+    return float(trained["wall"] - sum(stages.values())
+                 + stages["train: logging_and_registering"])
+
+
 def _fitted(client: MlflowClient, uri: str) -> Path:
     source = client.get_model_version_download_uri("jobmatch", "1")
     folder = mlflow.artifacts.download_artifacts(source, tracking_uri=uri)
@@ -208,11 +222,13 @@ def write_pairs(data: Path, path: Path, rows: int) -> None:
     pl.DataFrame(columns).write_parquet(path, compression="zstd", compression_level=1)
 
 
-def score_rows_per_second(data: Path, store: Path, work: Path, rows: int) -> float:
+def score_rows_per_second(data: Path, store: Path, work: Path, rows: int) -> float | None:
     """Rows a second of the entry point `score`, reading and writing Parquet, process start and
-    loading of the version apart."""
+    loading of the version apart: what the last three quarters of the rows take. None where that is
+    too short to tell."""
     uri = f"sqlite:///{store}/mlflow.db"
-    few, many = rows // 10, rows
+    few, many = rows // 4, rows
+    chunk = max(1, min(4000, few // (2 * joblib.cpu_count())))  # few rows keep every core busy too
     walls: dict[int, list[float]] = {few: [], many: []}
     for number in walls:
         write_pairs(data, work / f"pairs_{number}.parquet", number)
@@ -220,10 +236,12 @@ def score_rows_per_second(data: Path, store: Path, work: Path, rows: int) -> flo
         for number, taken in walls.items():
             wall, _ = measured(
                 ["-m", "steps.score", "--input", str(work / f"pairs_{number}.parquet"),
-                 "--output", str(work / f"out_{number}_{turn}"), "--version", "1"],
+                 "--output", str(work / f"out_{number}_{turn}"), "--version", "1",
+                 "--chunk_rows", str(chunk)],
                 MLFLOW_TRACKING_URI=uri, MLFLOW_EXPERIMENT_NAME="benchmark")
             taken.append(wall)
-    return (many - few) / max(min(walls[many]) - min(walls[few]), 1e-9)
+    seconds = min(walls[many]) - min(walls[few])
+    return (many - few) / seconds if seconds > SHORTEST else None
 
 
 def growth_exponent(sizes: NDArray, seconds: NDArray) -> float:
@@ -275,9 +293,14 @@ class Comparison:
         self.add("from files to registered version", theirs, f"{whole['wall']:.0f} s",
                  ratio(seconds, whole["wall"]))
         self.add_memory(plain, whole)
-        for name, shown in (("hire_auc", "hire AUC"), ("pool_auc", "pool AUC")):
-            self.add(shown, f"{whole['described'][name][0]:.3f}",
-                     f"{whole['jobmatch'][name][0]:.3f}")
+        # jobmatch fits the described model on all rows, which does it more justice than a share
+        for name, shown in AUCS.items():
+            self.add(f"{shown} (both fitted by jobmatch, on all rows)",
+                     f"{whole['described'][name][0]:.3f}", f"{whole['jobmatch'][name][0]:.3f}")
+        if form.baseline_rows < 1:
+            for name, shown in AUCS.items():
+                self.add(f"{shown} (the pipeline itself, on {plain['share']:.0%} of the rows)",
+                         f"{plain[name]:.3f}", f"{whole['jobmatch'][name][0]:.3f}")
         if len(form.growth) > 1:
             exponent = growth_exponent(
                 np.array(form.growth), np.array([t["wall"] for t in trained]))
@@ -330,7 +353,8 @@ class Comparison:
         theirs = self.figures["baseline"]["rows_per_second"]
         self.figures["score_rows_per_second"] = speed
         self.add(f"score pairs of distinct texts ({self.form.pairs:,})", f"{theirs:,.0f} rows/s",
-                 f"{speed:,.0f} rows/s", ratio(speed, theirs))
+                 f"{speed:,.0f} rows/s" if speed else "too few to tell",
+                 ratio(speed, theirs) if speed else "")
 
     def own_records(self, data_dir: Path) -> None:
         """Both on the user's records."""
@@ -346,7 +370,10 @@ class Comparison:
         self.add("the same, for the described model alone", f"{theirs['seconds']:.1f} s",
                  f"{ours['seconds_described']:.1f} s",
                  ratio(theirs["seconds"], ours["seconds_described"]))
-        for name, shown in (("hire_auc", "hire AUC"), ("pool_auc", "pool AUC")):
+        self.add("process start and registry calls", "", f"{start_and_registry(ours):.1f} s")
+        self.add("from files to registered version", f"{theirs['seconds']:.1f} s",
+                 f"{ours['wall']:.1f} s", ratio(theirs["seconds"], ours["wall"]))
+        for name, shown in AUCS.items():
             self.add(shown, f"{theirs[name]:.3f}", f"{ours['jobmatch'][name][0]:.3f}")
 
 
@@ -365,12 +392,12 @@ def benchmark(p: BenchmarkParameters) -> None:
     print("\n" + text)
     mlflow.log_text(text, "comparison.md")
     mlflow.log_dict(json.loads(json.dumps(figures, default=str)), "comparison.json")
-    mlflow.log_metrics({
+    mlflow.log_metrics({name: value for name, value in {
         "training_seconds": figures["training"][-1]["wall"],
         "training_seconds_baseline": figures["baseline"]["seconds"],
         "score_rows_per_second": figures["score_rows_per_second"],
         "ingest_seconds": figures["reading"]["seconds_reading"],
-    })
+    }.items() if value is not None})
     for name, figure in plots(comparison.form, figures["training"]).items():
         mlflow.log_figure(figure, f"plots/{name}.png")
     plt.close("all")

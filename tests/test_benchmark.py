@@ -34,5 +34,6 @@ def test_smoke_form_logs_the_table_its_figures_and_plots(
     assert 0 < trained["seconds_described"] < trained["wall"]
     assert 0 < trained["seconds"] < trained["wall"]
     assert figures["baseline"]["rows"] > 0
-    assert figures["score_rows_per_second"] > 0
+    assert figures["score_rows_per_second"] is None  # so few rows cannot tell
+    assert "too few to tell" in table
     assert (logged / "plots" / "stages.png").stat().st_size > 0
