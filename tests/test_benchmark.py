@@ -1,4 +1,4 @@
-"""The benchmark's smoke form works from end to end; its figures mean nothing at that size."""
+"""The benchmark compares like with like, and its smoke form works from end to end."""
 
 import json
 import subprocess
@@ -6,13 +6,26 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from tests.conftest import PROJECT, Store
+from benchmarks.plain_blanking import blanked
+from steps.records import Candidate, read
+from steps.redaction import redact, without_name
+from tests.conftest import PROJECT, SAMPLE, Store
 
-pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("benchmark")]
+
+def test_the_plain_blanking_does_the_work_that_ingest_does() -> None:
+    records = list(read(SAMPLE / "applicants.json", Candidate).values())[:150]
+    named = [(r.cv_pt or "", r.infos_basicas.nome if r.infos_basicas else None) for r in records]
+    ours = pl.DataFrame({"cv": [without_name(*one) for one in named]}).select(redact(pl.col("cv")))
+    plain = [blanked(*one) for one in named]
+    assert plain == ours["cv"].to_list()
+    assert sum(text != before for text, (before, _) in zip(plain, named, strict=True)) > 50
 
 
+@pytest.mark.slow
+@pytest.mark.xdist_group("benchmark")
 def test_smoke_form_logs_the_table_its_figures_and_plots(
     new_store: Callable[[], Store], tmp_path: Path
 ) -> None:
