@@ -67,6 +67,31 @@ def test_the_job_that_mlflow_makes_is_what_kubernetes_takes(folder: Path, versio
     assert "replaced with" not in json.dumps(job)
 
 
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_secret_of_a_private_registry_has_only_to_be_uncommented(version: str) -> None:
+    text = (FILES / "job_template.yaml").read_text(encoding="utf-8")
+    job = yaml.safe_load(text.replace("# imagePullSecrets:", "imagePullSecrets:"))
+    kubernetes_validate.validate(job, version, strict=True)
+    pod = job["spec"]["template"]["spec"]
+    assert pod.pop("imagePullSecrets") == [{"name": "jobmatch-registry"}]
+    assert job == template()
+
+
+@pytest.mark.parametrize("version", VERSIONS)
+def test_the_volume_of_the_records_is_the_one_that_a_training_mounts(version: str) -> None:
+    text = (FILES / "records.yaml").read_text(encoding="utf-8")
+    claim, pod = yaml.safe_load_all(text)
+    for made in (claim, pod):
+        kubernetes_validate.validate(made, version, strict=True)
+        assert made["metadata"]["namespace"] == template()["metadata"]["namespace"]
+    mounted = template()["spec"]["template"]["spec"]
+    (copied,), records = pod["spec"]["volumes"], mounted["volumes"][0]
+    assert {copied["persistentVolumeClaim"]["claimName"],
+            records["persistentVolumeClaim"]["claimName"]} == {claim["metadata"]["name"]}
+    # the training's user must be able to read what the pod wrote
+    assert pod["spec"]["securityContext"] == mounted["securityContext"]
+
+
 def test_the_schema_would_notice_a_mistake(folder: Path) -> None:
     job = filled(load_project(str(folder)), {})
     job["spec"]["template"]["spec"]["restartpolicy"] = "Never"

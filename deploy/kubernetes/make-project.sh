@@ -22,6 +22,6 @@ fi
 mkdir -p "$folder/deploy"
 sed "s|^conda_env: .*|docker_env: {image: \"$image\"}|" "$project/MLproject" > "$folder/MLproject"
 cp -r "$project/deploy/kubernetes" "$folder/deploy/"
-echo "change $folder/deploy/kubernetes/*, then, in $folder, with docker and kubernetes installed:"
+echo "change $folder/deploy/kubernetes/*, build $image (docs/scaling.md says how), then, in $folder:"
 echo "mlflow run . -e train --backend kubernetes" \
   "--backend-config deploy/kubernetes/backend_config.json -P data_dir=/data"
