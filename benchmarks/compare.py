@@ -178,9 +178,19 @@ def _fitted(client: MlflowClient, uri: str) -> Path:
     return Path(folder) / "artifacts" / "fitted"
 
 
-def enlarged(pool: Pool, size: int) -> Pool:
-    """A pool of `size` candidates, made of copies of the given one."""
-    copies = -(-size // pool.size)
+def resized(pool: Pool, size: int) -> Pool:
+    """A pool of exactly this size: as few copies of as many of the candidates as divide it."""
+    copies = next(n for n in range(-(-size // pool.size), size + 1) if size % n == 0)
+    some = size // copies
+    kept = pool.indices < some
+    before = np.concatenate([[0], np.cumsum(kept)])
+    return copied(Pool(
+        pool.codes[:some], before[pool.indptr], pool.indices[kept], pool.data[kept],
+        pool.latent[:some], pool.candidate_part[:some]), copies)
+
+
+def copied(pool: Pool, copies: int) -> Pool:
+    """A pool of so many copies of the given one."""
     counts = np.diff(pool.indptr)
     indptr = np.concatenate([[0], np.cumsum(counts * copies)])
     indices = np.empty(indptr[-1], np.int32)
@@ -198,7 +208,7 @@ def enlarged(pool: Pool, size: int) -> Pool:
 def rank_milliseconds(fitted: Path, texts: list[tuple[str, str, str]], size: int) -> float:
     """Median time to find the best ten of a pool of this size, from the vacancy's texts on."""
     part = FittedModel(fitted / SHIPPED)
-    pool = enlarged(read_pool(fitted / POOL), size)
+    pool = resized(read_pool(fitted / POOL), size)
     taken = []
     for text in texts:
         began = time.perf_counter()

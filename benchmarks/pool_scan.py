@@ -32,7 +32,7 @@ import mlflow
 import numpy as np
 from threadpoolctl import threadpool_limits
 
-from benchmarks.compare import REPEATS, enlarged, texts_of
+from benchmarks.compare import REPEATS, resized, texts_of
 from jobmatch_pyfunc.columns import VacancyTexts
 from jobmatch_pyfunc.model import POOL, SHIPPED, FittedModel
 from jobmatch_pyfunc.scoring import Floats, Ints, Pool, Query, best_first
@@ -89,17 +89,6 @@ def timed(work: Callable[[], object]) -> Seconds:
     work()
     return Seconds(time.process_time() - cpu, time.perf_counter() - wall,
                    resource.getrusage(resource.RUSAGE_SELF).ru_stime - system)
-
-
-def resized(pool: Pool, size: int) -> Pool:
-    """A pool of exactly this size: as few copies of as many of the candidates as divide it."""
-    copies = next(n for n in range(-(-size // pool.size), size + 1) if size % n == 0)
-    some = size // copies
-    kept = pool.indices < some
-    before = np.concatenate([[0], np.cumsum(kept)])
-    return enlarged(Pool(
-        pool.codes[:some], before[pool.indptr], pool.indices[kept], pool.data[kept],
-        pool.latent[:some], pool.candidate_part[:some]), size)
 
 
 def vectors_bytes(pool: Pool) -> int:
