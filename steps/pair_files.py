@@ -92,6 +92,9 @@ def _check(path: Path, schema: pa.Schema) -> None:
     if missing:
         raise StepError(f"score: {path}: column {missing[0]!r} is missing; needed are "
                         f"{', '.join(OTHER_TEXTS)}, and {TITLE} where there is one")
+    twice = [name for name in schema.names if schema.names.count(name) > 1]
+    if twice:
+        raise StepError(f"score: {path}: two columns are named {twice[0]!r}; rename one")
     for name in TEXTS:
         if name in schema.names and not _is_text(schema.field(name).type):
             raise StepError(f"score: {path}: column {name!r} must hold texts, not "
