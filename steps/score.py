@@ -15,18 +15,19 @@ What was killed or stopped goes on from the last finished part when the same com
 `part_rows` is the size of a part; `chunk_rows` is how many rows a process scores at a time.
 """
 
+import re
 import time
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
 import mlflow
 import polars as pl
 import pyarrow as pa
 import pyarrow.parquet as pq
 from mlflow import MlflowClient
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from steps.failure import StepError
 from steps.pair_files import PLACES, SCORES, PairFiles, find_pairs
@@ -44,9 +45,19 @@ JOINED_ROWS = 500_000
 """About so many rows of the parts of a ranking are brought together at a time."""
 
 
+def _no_address(value: Any) -> Any:
+    if isinstance(value, str) and re.match(r"[A-Za-z][A-Za-z0-9+.-]*://", value):
+        raise ValueError("must be a path on a file system that this process and every worker see, "
+                         "not an address: mount what is there and give the path")
+    return value
+
+
+SharedPath = Annotated[Path, BeforeValidator(_no_address)]
+
+
 class ScoreParameters(Parameters):
-    input: Path
-    output: Path
+    input: SharedPath
+    output: SharedPath
     version: str = Field(pattern=rf"^([1-9]\d{{0,8}}|{STAGING}|{PRODUCTION})$")
     engine: Literal["local", "spark"]
     master: str = Field(pattern=r"^(local|spark|k8s|yarn)\S*$")

@@ -389,6 +389,8 @@ def test_an_unknown_version_and_a_bad_parameter_are_told(
     assert "has no version 99" in step("score", input=folder, output=out, version=99).error
     assert "parameter 'engine'" in step("score", input=folder, output=out, engine="dask").error
     assert "'output' is required" in step("score", input=folder).error
+    for given in ({"input": "s3://bucket/x", "output": out}, {"input": folder, "output": "gs://b"}):
+        assert "must be a path on a file system that this" in step("score", **given).error
     assert not out.exists()
 
 
