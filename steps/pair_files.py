@@ -111,8 +111,11 @@ def _is_text(kind: pa.DataType) -> bool:
             or pa.types.is_string_view(kind) or pa.types.is_null(kind))
 
 
-def read_rows(pairs: PairFiles, begin: int, end: int, size: int) -> Iterator[pa.RecordBatch]:
-    """Rows begin..end, in pieces of at most `size` rows; row groups before them are skipped.
+def read_rows(
+    pairs: PairFiles, begin: int, end: int, size: int, columns: list[str] | None = None
+) -> Iterator[pa.RecordBatch]:
+    """Rows begin..end, in pieces of at most `size` rows; row groups before them are skipped. All
+    columns, or those of `columns`.
 
     Raises StepError where a file turns out to be broken.
     """
@@ -120,19 +123,23 @@ def read_rows(pairs: PairFiles, begin: int, end: int, size: int) -> Iterator[pa.
         if first >= end or last <= begin or first == last:
             continue
         try:
-            yield from _read_file(path, max(begin - first, 0), min(end, last) - first, size)
+            yield from _read_file(path, max(begin - first, 0), min(end, last) - first, size,
+                                  columns)
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(path, error) from error
 
 
-def _read_file(path: Path, begin: int, end: int, size: int) -> Iterator[pa.RecordBatch]:
+def _read_file(
+    path: Path, begin: int, end: int, size: int, columns: list[str] | None
+) -> Iterator[pa.RecordBatch]:
     # read page by page: a row group may be larger than the memory
     with pq.ParquetFile(path, pre_buffer=False, buffer_size=1 << 20) as file:
         sizes = [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)]
         starts = list(accumulate(sizes, initial=0))
         groups = [i for i in range(len(sizes)) if starts[i] < end and starts[i + 1] > begin]
         at = starts[groups[0]]
-        for batch in file.iter_batches(size, row_groups=groups, use_threads=False):
+        for batch in file.iter_batches(size, row_groups=groups, columns=columns,
+                                       use_threads=False):
             piece = batch.slice(max(begin - at, 0), max(min(end, at + len(batch)) - max(begin, at),
                                                         0))
             at += len(batch)

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -544,6 +545,49 @@ def test_spark_gives_the_same_rows_in_the_same_order(
     assert_same(found, wanted)
 
 
+@pytest.fixture(scope="session")
+def odd(pairs: pl.DataFrame, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Names and types of columns, and names of files, that mean something else to Spark, or
+    nothing."""
+    some = pairs.head(60).drop("titulo_vaga").to_arrow()
+    columns = {
+        **{name: some[name] for name in some.column_names}, "titulo_vaga": pa.nulls(60),
+        **{name: pa.array(range(60)) for name in (
+            "scores", "place", "Match", "Codigo", "CV_PT", "a", "a.b", "cv_pt.b", "`",
+            "_metadata")},
+        "when": pa.array([None, *range(59)], pa.timestamp("ns", "UTC")),
+        "time": pa.array(range(60), pa.time64("ns")),
+        "half": pa.array(np.arange(60, dtype=np.float16)), "nothing": pa.nulls(60),
+        "sort": some["codigo"].combine_chunks().dictionary_encode(),
+        "inner": pa.array([{"scores": [i], "Scores": i} for i in range(60)]),
+    }  # fmt: skip
+    made = tmp_path_factory.mktemp("odd")
+    names = (".a", "_b", "[1]", "{a,b}", "*", "?", "a:b", "a=1", "%20 +", "\\")
+    for i, name in enumerate(names):
+        pq.write_table(pa.table(columns).slice(i * 6, 6 * (i != 4)), made / f"{name}.parquet")
+    return made
+
+
+@pytest.mark.slow
+@needs_spark
+@pytest.mark.parametrize(("top_k", "output"), [(0, "a:b [1] {c}*?"), (1, "there")])
+def test_spark_takes_every_column_and_file_that_this_machine_takes(
+    step: Step, odd: Path, tmp_path: Path, top_k: int, output: str
+) -> None:
+    here, there = tmp_path / "here", tmp_path / output
+    given = {"input": odd, "part_rows": 30, "top_k": top_k}
+    ended = step("score", output=here, **given)
+    assert ended.code == 0, ended.error
+    ended = step("score", output=there, engine="spark", master="local[2]", **given)
+    assert ended.code == 0, ended.error
+    wanted, found = (pa.concat_tables(pq.read_table(p) for p in sorted(out.glob("*.parquet")))
+                     for out in (here, there))
+    assert found.schema == wanted.schema
+    carried = [name for name in wanted.column_names if name not in SCORES]
+    assert found.select(carried).equals(wanted.select(carried))
+    assert_same(pl.DataFrame(found.select(SCORES)), pl.DataFrame(wanted.select(SCORES)))
+
+
 @pytest.mark.slow
 @needs_spark
 def test_a_spark_master_that_cannot_be_had_is_told(
@@ -552,7 +596,27 @@ def test_a_spark_master_that_cannot_be_had_is_told(
     ended = step("score", input=folder, output=tmp_path / "out", engine="spark",
                  master="local[nonsense]")
     assert ended.code == 1
-    assert "Spark at local[nonsense] failed" in ended.error
+    assert "Spark at local[nonsense] failed to start: SparkException. " in ended.error
+
+
+@pytest.mark.slow
+@needs_spark
+def test_what_spark_fails_at_is_named_and_no_text_is(
+    step: Step, folder: Path, tmp_path: Path
+) -> None:
+    source = Path(shutil.copytree(folder, tmp_path / "in"))
+    last = sorted(source.iterdir())[-1]
+    texts = pq.read_metadata(last).row_group(0).column(pq.read_schema(last).names.index("cv_pt"))
+    with last.open("r+b") as file:
+        file.seek(texts.dictionary_page_offset or texts.data_page_offset)
+        file.write(bytes(3000))
+    given = {"output": tmp_path / "out", "engine": "spark", "master": "local[2]"}
+    ended = step("score", input=source, part_rows=700, **given)
+    assert re.fullmatch(
+        r"error: score: Spark at local\[2\] failed at part 4 \(pairs 4\.parquet\): "
+        r"FAILED_READ_FILE\.NO_HINT \(\w+\)\. Finished parts are kept, and the same command goes "
+        r"on from there", ended.error)
+    assert len(list((tmp_path / "out").glob("*.parquet"))) == 4
 
 
 def test_missing_pyspark_or_java_is_told(
