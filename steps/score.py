@@ -142,7 +142,7 @@ def _join_rankings(
         for number, (first, end) in enumerate(pairwise(bounds), 1):
             found = Best(top_k)
             for part in parts:
-                found.add(pl.scan_parquet(part).filter(
+                found.add(pl.scan_parquet(part, glob=False).filter(
                     pl.col("vacancy") >= pl.lit(first), pl.col("vacancy") < pl.lit(end)).collect())
             ranked = found.rows().with_columns(rank=pl.int_range(1, pl.len() + 1).over("vacancy"))
             writer.write_table(ranked.select(schema.names).to_arrow().cast(schema))
