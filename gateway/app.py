@@ -11,6 +11,7 @@ from gateway.metrics import Metrics
 from gateway.routes import BLUEPRINTS, documentation
 from gateway.services import EXTENSION, Services
 from gateway.settings import Settings, SettingsError, exit_with, load
+from gateway.starting import inherited
 from gateway.tokens import Tokens
 from gateway.training import Trainings
 from gateway.upstream import ModelServer, TrackingServer
@@ -27,16 +28,24 @@ class _App(OpenAPI):
 
 
 def build(settings: Settings | None = None) -> Flask:
-    """The application; without `settings` they are read, and a fault in them ends the process.
+    """The application; without `settings` it has those that gunicorn's master has prepared, or they
+    are read, and a fault in them ends the process.
 
     Raises SettingsError for a fault in the settings given.
     """
     if settings is None:
+        settings = inherited()
         try:
-            return build(load())
+            if settings is None:
+                return build(load())
+            return _application(settings)
         except SettingsError as error:
             exit_with(error)
     prepare(settings)
+    return _application(settings)
+
+
+def _application(settings: Settings) -> Flask:
     app = _App(
         "gateway",
         info=openapi.INFO,

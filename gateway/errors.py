@@ -6,6 +6,7 @@ carries an exception's text, a path, or anything that an upstream server said.
 
 import json
 import logging
+import math
 import re
 import traceback
 from dataclasses import dataclass, field
@@ -142,10 +143,14 @@ def _from_werkzeug(error: HTTPException) -> Response:
     return answer(Problem(kind, details.get(code, TITLES[kind][1].lower()), headers=headers))
 
 
+def too_many(seconds: float) -> Problem:
+    """What a client is told that has to wait."""
+    whole = str(max(1, math.ceil(seconds)))
+    return Problem("too-many-requests", f"try again in {whole} s", headers={"Retry-After": whole})
+
+
 def _too_many(error: RateLimitExceeded) -> Response:
-    seconds = str(max(1, g.get("retry_after", 60)))
-    return answer(Problem("too-many-requests", f"try again in {seconds} s",
-                          headers={"Retry-After": seconds}))
+    return answer(too_many(g.get("retry_after", 60)))
 
 
 def _audit_failed(error: AuditError) -> Response:

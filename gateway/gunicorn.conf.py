@@ -1,33 +1,20 @@
 """gunicorn's configuration: `gunicorn --config gateway/gunicorn.conf.py 'gateway:create_app()'`.
 
-Read in the master process, before the application is: what is wrong with the settings is said
-here, once.
+Read in the master process, before the application is, and again at SIGHUP: what is wrong with the
+settings is said here, once.
 """
 
-import os
 import shutil
 import threading
 from typing import Any
 
-from gateway.settings import SettingsError, exit_with, load
+from gateway.starting import start_or_reload
 
-try:
-    _settings = load()
-except SettingsError as error:
-    exit_with(error)
-
-# prometheus_client looks for this variable when it is imported
+# imports the application before the workers are forked, which then share it and start at once
+_settings = start_or_reload()
 _figures = _settings.state_dir / "metrics"
-os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_figures)
 
-# imported before the workers are forked, which then share it and start at once
-from gateway.app import prepare  # noqa: E402
 from gateway.worker import worker_for  # noqa: E402
-
-try:
-    prepare(_settings)
-except SettingsError as error:
-    exit_with(error)
 
 bind = _settings.bind
 workers = _settings.workers

@@ -3,13 +3,14 @@
 import hashlib
 import ipaddress
 import time
-from functools import partial
 
 import flask
+import limits
 from flask import g, request
 from flask_limiter import Limit, Limiter, RequestLimit
 
 from gateway import limits_store  # noqa: F401 - makes its scheme known to `limits`
+from gateway.errors import Problem
 from gateway.settings import Settings
 
 
@@ -51,13 +52,26 @@ def _everywhere(_: str) -> str:
     return "requests"
 
 
-def login_limits(limiter: Limiter, settings: Settings, username: str) -> list:
-    """Contexts that count a login for its address and for the name that is tried."""
+def count_login(limiter: Limiter, settings: Settings, username: str) -> float:
+    """Count a login for its address and for the name that is tried: seconds to wait, 0 where it may
+    be tried. Raises Problem where it cannot be counted.
+
+    Not by flask-limiter's own contexts: they take `/login` out of the limit of all requests for
+    good, and threads share what they count for.
+    """
     name = hashlib.sha256(username.lower().encode("utf-8", "replace")).hexdigest()[:32]
-    return [
-        limiter.shared_limit(settings.login_limit, scope="login", key_func=partial(str, key))
-        for key in (f"address:{address()}", f"name:{name}")
-    ]
+    counts = limiter.limiter
+    try:
+        for key in (f"address:{address()}", f"name:{name}"):
+            for item in limits.parse_many(settings.login_limit):
+                if not counts.hit(item, "login", key):
+                    reset = counts.get_window_stats(item, "login", key).reset_time
+                    return max(1.0, reset - time.time())
+    except counts.storage.base_exceptions as error:
+        # the next request notices it too, and from there on each worker counts by itself
+        raise Problem("unavailable", "logins cannot be counted: try again shortly",
+                      headers={"Retry-After": "5"}) from error
+    return 0.0
 
 
 def _note_wait(limit: RequestLimit) -> flask.Response | None:

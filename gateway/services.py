@@ -55,7 +55,8 @@ def audit_outcome(event: str, **facts: object) -> None:
 
 @contextmanager
 def audited(event: str, action: str, **facts: object) -> Iterator[None]:
-    """Around an action: record that it was asked for, and if so that a Problem was in its way.
+    """Around an action: record that it was asked for, and what was in its way: a Problem (refused)
+    or what nobody expected (failed).
 
     Raises AuditError before the action when that cannot be recorded.
     """
@@ -64,6 +65,9 @@ def audited(event: str, action: str, **facts: object) -> Iterator[None]:
         yield
     except Problem as problem:
         audit_outcome(event, action="refused", reason=problem.kind, **facts)
+        raise
+    except Exception as error:
+        audit_outcome(event, action="failed", reason=type(error).__name__, **facts)
         raise
 
 

@@ -15,6 +15,8 @@ from gateway.settings import Settings
 
 TYPE = "at+jwt"
 MAXIMUM_LENGTH = 4096
+CLOCK_SKEW = 10.0
+"""Seconds by which the clock of another machine with the same keys may be ahead."""
 
 
 class InvalidTokenError(Exception):
@@ -78,12 +80,16 @@ class Tokens:
                 algorithms=[self._algorithm],
                 issuer=self._issuer,
                 audience=self._audience,
-                options={"require": ["exp", "iat", "iss", "aud", "sub"], "strict_aud": True},
+                options={"require": ["exp", "iat", "iss", "aud", "sub"], "strict_aud": True,
+                         "verify_iat": False},  # it knows no skew for this claim alone
             )
         except jwt.ExpiredSignatureError as error:
             raise InvalidTokenError("the token has expired: log in again") from error
         except (jwt.PyJWTError, ValueError, TypeError, RecursionError) as error:
             raise InvalidTokenError("the token is not valid") from error
+        issued = payload["iat"]
+        if not isinstance(issued, int | float) or issued > time.time() + CLOCK_SKEW:
+            raise InvalidTokenError("the token is not valid")
         role, generation = payload.get("role"), payload.get("gen")
         if not isinstance(role, str) or not isinstance(generation, int):
             raise InvalidTokenError("the token is not valid")

@@ -32,6 +32,8 @@ from gateway.upstream import MissingError, TrackingServer
 _log = logging.getLogger("gateway.training")
 
 EXPERIMENT, NAME = "jobmatch", "train"
+TRAINING = "JOBMATCH_TRAINING"
+"""In the environment of every process of a training: `stack` lets those go on."""
 LAUNCHER_TAG, USER_TAG, ERROR_TAG = "jobmatch.launcher", "jobmatch.requested_by", "jobmatch.error"
 UNDER_WAY = ("RUNNING", "SCHEDULED")
 STOP_SECONDS, REGISTERING_SECONDS = 10.0, 60.0
@@ -239,7 +241,8 @@ class Trainings:
         # the entry point says `python` and means this one, also in an environment not activated
         ours = str(Path(sys.executable).parent)
         kept["PATH"] = os.pathsep.join([ours, *filter(None, [kept.get("PATH")])])
-        kept |= {"MLFLOW_TRACKING_URI": self._settings.tracking_uri, "PYTHONUNBUFFERED": "1"}
+        kept |= {"MLFLOW_TRACKING_URI": self._settings.tracking_uri, "PYTHONUNBUFFERED": "1",
+                 TRAINING: "1"}
         # a gateway that `mlflow run` started has a run and an experiment of its own
         for name in ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID", "MLFLOW_EXPERIMENT_NAME"):
             kept.pop(name, None)

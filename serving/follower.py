@@ -1,6 +1,7 @@
 """Follows the alias `production`: fetch a version, check it, swap it in, verify, or put back.
 
-One thread runs it; it alone changes the link, the status and the versions on disk.
+One thread runs it. It alone writes the status; the link and the versions on disk are the
+supervisor's too, where the workers cannot load what the link names.
 """
 
 import http.client
@@ -91,6 +92,9 @@ class Follower:
     def step(self) -> None:
         """Bring up what is on disk, then look at the registry and act. Raises Stopped."""
         current = self._state.current()
+        if current is None and self._serving is not None:  # the supervisor had to discard it
+            self._serving = None
+            self._report()
         if current is not None and current not in (self._serving, self._broken):
             try:
                 self._bring_up(current)

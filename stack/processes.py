@@ -21,6 +21,8 @@ from pathlib import Path
 from stack.services import MLFLOW
 
 MARK, SERVICE = "JOBMATCH_STACK", "JOBMATCH_SERVICE"
+TRAINING = "JOBMATCH_TRAINING"
+"""The gateway marks its trainings with it (gateway/training.py)."""
 SECONDS_TO_END, SECONDS_FOR_MLFLOW = 6.0, 3.0
 
 
@@ -47,7 +49,7 @@ def members(mark: str) -> list[Process]:
                 after_name = (entry / "stat").read_text().rsplit(")", 1)[1].split()
                 if after_name[0] != "Z":
                     found.append(Process(int(entry.name), int(after_name[1]),
-                                         variables.get(SERVICE, ""), "MLFLOW_RUN_ID" in variables))
+                                         variables.get(SERVICE, ""), TRAINING in variables))
     return found
 
 

@@ -1,14 +1,11 @@
 """POST /login: a token for a name and a password."""
 
-from contextlib import ExitStack
-
 from flask import g
-from flask_limiter.errors import RateLimitExceeded
 from flask_openapi import APIBlueprint
 
 from gateway.access import public
-from gateway.errors import Problem
-from gateway.limiting import address, login_limits
+from gateway.errors import Problem, too_many
+from gateway.limiting import address, count_login
 from gateway.openapi import problems
 from gateway.schemas import AccessToken, Credentials
 from gateway.services import audit, audit_outcome, services
@@ -27,15 +24,11 @@ blueprint = APIBlueprint("login", __name__)
 def login(body: Credentials) -> dict[str, object]:
     """A token that is valid for a quarter of an hour, to send as `Authorization: Bearer`."""
     parts = services()
-    try:
-        with ExitStack() as stack:
-            for limit in login_limits(parts.limiter, parts.settings, body.username):
-                stack.enter_context(limit)
-    except RateLimitExceeded:
+    if wait := count_login(parts.limiter, parts.settings, body.username):
         parts.metrics.failed_logins.labels("limit").inc()
         audit_outcome("login", ok=False, reason="limit", name=_known(body.username),
                       address=address())
-        raise
+        raise too_many(wait)
     user = parts.users.authenticate(body.username, body.password)
     if user is None:
         parts.metrics.failed_logins.labels("credentials").inc()

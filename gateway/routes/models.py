@@ -12,6 +12,7 @@ from gateway.errors import Problem
 from gateway.openapi import problems
 from gateway.schemas import Models, ModelVersion, Promoted, Promotion, VersionPath
 from gateway.services import audit_outcome, audited, services
+from gateway.state import exclusive
 from gateway.upstream import MissingError, TrackingServer
 
 blueprint = APIBlueprint("models", __name__, abp_security=SECURITY)
@@ -72,6 +73,13 @@ def promote(path: VersionPath, body: Promotion) -> Response:
     For the version that is in production already nothing is done: the answer is what the registry
     has recorded of its promotion.
     """
+    # one after the other on this machine, or two would say that they replaced the same version
+    with exclusive(services().settings.state_dir / "promotion.lock"):
+        answer = _promoted(path, body)
+    return Response(answer.model_dump_json(), content_type="application/json")
+
+
+def _promoted(path: VersionPath, body: Promotion) -> Promoted:
     tracking = services().tracking
     number = str(path.version)
     try:
@@ -80,18 +88,20 @@ def promote(path: VersionPath, body: Promotion) -> Response:
         raise Problem("not-found", f"there is no version {number}: see /models") from None
     replaced = _aliases(tracking).get(PRODUCTION)
     if replaced == path.version:
-        answer = _promoted_before(path.version, _tags(version))
-    else:
-        forced = _tags(version).get("gate") == "failed"
-        if forced and not body.force:
-            raise Problem("conflict", f"version {number} failed its gate: promote it all the same "
-                                      'with {"force": true}')
-        answer = Promoted(
-            version=path.version, replaced_version=replaced, promoted_by=g.user.username,
-            promoted_at=datetime.now(UTC).isoformat(timespec="microseconds"), forced=forced,
-        )  # fmt: skip
-        _promote(tracking, answer)
-    return Response(answer.model_dump_json(), content_type="application/json")
+        return _promoted_before(path.version, _tags(version))
+    forced = _tags(version).get("gate") == "failed"
+    if forced and not body.force:
+        raise Problem("conflict", f"version {number} failed its gate: promote it all the same "
+                                  'with {"force": true}')
+    new = Promoted(
+        version=path.version, replaced_version=replaced, promoted_by=g.user.username,
+        promoted_at=datetime.now(UTC).isoformat(timespec="microseconds"), forced=forced,
+    )  # fmt: skip
+    try:
+        _promote(tracking, new)
+    except MissingError:
+        raise Problem("not-found", f"version {number} was deleted meanwhile: see /models") from None
+    return new
 
 
 def _promoted_before(number: int, tags: dict[str, str]) -> Promoted:
@@ -123,7 +133,11 @@ def _promote(tracking: TrackingServer, new: Promoted) -> None:
             tracking.post(
                 "model-versions/set-tag", name=MODEL, version=number, key=key, value=value
             )
-        tracking.post("registered-models/alias", name=MODEL, alias=PRODUCTION, version=number)
+        try:
+            tracking.post("registered-models/alias", name=MODEL, alias=PRODUCTION, version=number)
+        except Problem:  # a slow registry may have moved it all the same
+            if _aliases(tracking).get(PRODUCTION) != new.version:
+                raise
     audit_outcome("promotion", action="promoted", **facts)
 
 

@@ -8,12 +8,12 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from flask import Flask
+from flask import Flask, g
 
 from gateway import create_app
 from gateway.audit import Audit, AuditError
 from gateway.schemas import PoolRow, Score
-from gateway.services import Services
+from gateway.services import Services, audited
 from gateway.upstream import MissingError
 from tests.gateway.conftest import PAIR, bearer, parts, problem, register_version, with_users
 
@@ -86,6 +86,15 @@ def test_outcome_that_cannot_be_recorded_is_an_error_in_the_log_and_no_503(
     assert call(app, "POST", "/train").status_code == 202
     assert [line["action"] for line in lines(app)] == ["requested"]
     assert '"level": "error", "logger": "gateway.audit"' in capsys.readouterr().out
+
+
+def test_what_nobody_expected_is_recorded_too(app: Flask) -> None:
+    with app.test_request_context("/"):
+        g.request_id = "0"
+        with pytest.raises(ZeroDivisionError), audited("promotion", "requested", model_version=1):
+            raise ZeroDivisionError
+    assert [(line["action"], line.get("reason")) for line in lines(app)[-2:]] == [
+        ("requested", None), ("failed", "ZeroDivisionError")]
 
 
 def test_training_that_is_refused_has_both_lines(app: Flask) -> None:

@@ -93,6 +93,16 @@ def test_refused_requests_are_limited_too(settle: Callable[..., Settings]) -> No
     problem(client.post("/rank", json={}, headers=bad), 429, "too-many-requests")
 
 
+def test_logins_that_cannot_be_read_are_limited_like_every_request(
+    settle: Callable[..., Settings],
+) -> None:
+    client = with_users(create_app(settle(request_limit="10/minute"))).test_client()
+    assert login(client, "recruiter", password=PASSWORD).status_code == 200
+    unreadable = [client.post("/login", data="{", content_type="application/json",
+                              environ_base={"REMOTE_ADDR": "10.0.0.1"}) for _ in range(10)]
+    assert [answer.status_code for answer in unreadable] == [400] * 9 + [429]
+
+
 def _hundred_logins(urls: list[str]) -> list[int]:
     def attempt(n: int) -> int:
         body = {"username": f"user{n}", "password": "wrong"}

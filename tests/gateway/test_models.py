@@ -3,8 +3,10 @@
 import json
 import socket
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from datetime import datetime
+from functools import partial
 
 import pytest
 import requests
@@ -89,6 +91,18 @@ def test_registry_from_empty_to_promoted(app: Flask, tracking_url: str) -> None:
     lines = (parts(app).settings.state_dir / "audit.jsonl").read_text().splitlines()
     actions = [json.loads(line)["action"] for line in lines]
     assert actions == ["requested", "promoted"] * 2
+
+
+def test_promotions_at_once_follow_one_another(app: Flask) -> None:
+    parts(app).tracking.post("registered-models/create", name="jobmatch")
+    for _ in range(3):
+        register_version(app, "passed", 0.75)
+    assert promote(app, 1).status_code == 200
+    with ThreadPoolExecutor(2) as pool:
+        two, three = (answer.get_json() for answer in pool.map(partial(promote, app), (2, 3)))
+    last = get(app).get_json()["aliases"]["production"]
+    first, second = (two, three) if last == 3 else (three, two)
+    assert (first["replaced_version"], second["replaced_version"]) == (1, first["version"])
 
 
 def test_production_that_nobody_recorded_is_answered_as_such(app: Flask) -> None:

@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import requests
 
+from gateway.training import TRAINING
 from tests.gateway import servers
 from tests.gateway.conftest import PAIR, agrees
 from tests.gateway.servers import KEY, PASSWORD, PROJECT, ServedModel
@@ -156,6 +157,8 @@ def test_training_survives_the_gateway_and_both_workers_know_of_it(
         assert {a.json()["run_id"] for a in answers} == {run_id}
     group = json.loads((tmp_path / "state" / "training.json").read_text())["pid"]
     assert children(group) or Path(f"/proc/{group}").exists()
+    # the mark by which the launcher tells a training from what a dead gateway leaves behind
+    assert f"{TRAINING}=1".encode() in Path(f"/proc/{group}/environ").read_bytes().split(b"\0")
 
     with servers.gateway(tmp_path, **variables) as url:
         headers = log_in(url)
@@ -351,6 +354,49 @@ def test_first_start_makes_secrets_and_shows_the_password_once(tmp_path: Path) -
     ended = start(tmp_path)
     assert "chmod 600" in ended.stderr
     assert "Traceback" not in ended.stderr
+
+
+def test_reload_with_a_wrong_setting_changes_nothing(tmp_path: Path, model: ServedModel) -> None:
+    with servers.gateway(tmp_path, GATEWAY_MODEL_URL=model.url, **USUAL) as url:
+        before = log_in(url)
+        (tmp_path / ".env").write_text("GATEWAY_LOGIN_LIMITS=5/minute\n", encoding="ascii")
+        first = workers(url)
+        os.kill(parent(first[0]), signal.SIGHUP)
+        wait_for(lambda: not set(first) & set(workers(url)), 30)
+        assert requests.get(url + "/health", timeout=10).status_code == 200
+        assert requests.post(url + "/predict", json=PAIR, headers=before, timeout=10).ok
+        said = (tmp_path / "gateway.log").read_text()
+        assert said.count("GATEWAY_LOGIN_LIMITS is not a setting of the gateway") == 1
+        assert "nothing is reloaded" in said
+
+
+def test_worker_is_replaced_while_the_users_database_is_away(tmp_path: Path) -> None:
+    with servers.gateway(tmp_path, **USUAL) as url:
+        accounts = tmp_path / "state" / "users.db"
+        accounts.rename(tmp_path / "away.db")
+        accounts.mkdir()  # cannot be opened
+        first = workers(url)
+        for worker in first:
+            os.kill(worker, signal.SIGKILL)
+        wait_for(lambda: not set(first) & set(workers(url)), 30)
+        assert requests.get(url + "/health", timeout=10).status_code == 200
+        said = requests.post(url + "/login", json={"username": "admin", "password": PASSWORD},
+                             timeout=20)
+        assert said.status_code == 503
+        accounts.rmdir()
+        (tmp_path / "away.db").rename(accounts)
+        log_in(url)
+
+
+def parent(pid: int) -> int:
+    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
+
+
+def wait_for(what: Callable[[], bool], seconds: float) -> None:
+    deadline = time.monotonic() + seconds
+    while not what():
+        assert time.monotonic() < deadline, f"not within {seconds} s"
+        time.sleep(0.1)
 
 
 def test_graceful_stop_finishes_the_request_in_hand(tmp_path: Path, model: ServedModel) -> None:

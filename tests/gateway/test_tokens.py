@@ -97,6 +97,11 @@ def test_other_algorithm_with_the_right_key_is_401(client: FlaskClient, algorith
     assert status(client, signed(payload(), algorithm=algorithm)) == 401
 
 
+def test_token_of_a_machine_whose_clock_is_ahead_is_taken(client: FlaskClient) -> None:
+    assert status(client, signed(payload(iat=int(time.time()) + 4))) == 422  # logged in
+    assert status(client, signed(payload(iat=int(time.time()) + 60))) == 401
+
+
 def test_expired_token_is_401(client: FlaskClient) -> None:
     token = signed(payload(exp=int(time.time()) - 1))
     answer = client.post("/predict", headers={"Authorization": f"Bearer {token}"})

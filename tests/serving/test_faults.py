@@ -235,6 +235,21 @@ def test_a_broken_copy_on_disk_is_downloaded_anew(registry: Registry, tmp_path: 
 
 
 @pytest.mark.slow
+def test_a_copy_that_breaks_while_it_serves_is_downloaded_anew(
+    registry: Registry, tmp_path: Path
+) -> None:
+    state = tmp_path / "state"
+    with serve(registry.store.uri, state, MODEL_WORKERS="1") as served:
+        served.answers_with(1)
+        (on_disk,) = (state / "versions").iterdir()
+        (on_disk / "MLmodel").write_text("", encoding="ascii")
+        os.kill(served.processes()["server"][0], signal.SIGKILL)
+        wait_for(lambda: "does not load from disk; discarded" in served.log.read_text())
+        wait_for(lambda: served.post({"dataframe_records": [ROW]}).status_code == 200)
+        served.answers_with(1)
+
+
+@pytest.mark.slow
 def test_the_registry_stopped_for_a_minute_loses_nothing(
     registry: Registry, tmp_path: Path
 ) -> None:

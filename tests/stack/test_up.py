@@ -17,7 +17,9 @@ import requests
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
-from stack.processes import MARK, members
+import gateway.training
+from stack import processes
+from stack.processes import MARK, SERVICE, members
 from tests.conftest import EXPERIMENT, PROJECT, QUICK, Store
 from tests.gateway import servers
 from tests.gateway.conftest import PAIR
@@ -274,6 +276,22 @@ def test_serve_ends_with_its_mlflow_run_however_that_ends(
         wait_for(lambda: not _answers(health), 12)
     finally:
         subprocess.run(["pkill", "-KILL", "-s", str(run.pid)], check=False)
+
+
+def test_what_a_dead_service_leaves_is_ended_but_for_its_trainings() -> None:
+    assert processes.TRAINING == gateway.training.TRAINING
+    mark = {MARK: "remains", SERVICE: "gateway"}
+    waiting = [sys.executable, "-c", "input()"]
+    with (
+        subprocess.Popen(waiting, stdin=subprocess.PIPE, env=os.environ | mark) as worker,
+        subprocess.Popen(waiting, stdin=subprocess.PIPE,
+                         env=os.environ | mark | {processes.TRAINING: "1"}) as training,
+    ):
+        wait_for(lambda: len(members("remains")) == 2, 10)
+        processes.end_remains("remains", "gateway")
+        assert worker.wait(10) == -signal.SIGTERM
+        assert training.poll() is None
+        training.communicate(b"\n")
 
 
 def test_only_processes_that_carry_the_mark_are_found() -> None:
