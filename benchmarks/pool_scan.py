@@ -37,10 +37,10 @@ from jobmatch_pyfunc.columns import VacancyTexts
 from jobmatch_pyfunc.model import POOL, SHIPPED, FittedModel
 from jobmatch_pyfunc.scoring import Floats, Ints, Pool, Query, best_first
 from jobmatch_pyfunc.storage import read_pool
+from steps.parameters import PROJECT
 from steps.records import Vacancy, read
 from steps.registry import MODEL, PRODUCTION
 
-PROJECT = Path(__file__).resolve().parent.parent
 BEST = 10
 WARM = 3
 """So many vacancies are asked for before the clock runs."""

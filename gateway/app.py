@@ -34,11 +34,9 @@ def build(settings: Settings | None = None) -> Flask:
     Raises SettingsError for a fault in the settings given.
     """
     if settings is None:
-        settings = inherited()
+        prepared = inherited()
         try:
-            if settings is None:
-                return build(load())
-            return _application(settings)
+            return _application(prepared) if prepared else build(load())
         except SettingsError as error:
             exit_with(error)
     prepare(settings)

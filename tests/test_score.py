@@ -525,6 +525,13 @@ def test_sigterm_ends_the_run_as_killed_and_every_process(
 # --- Spark
 
 
+def score_with_both(step: Step, here: Path, there: Path, **given: object) -> None:
+    """Score into `here` on this machine and into `there` on Spark."""
+    for options in ({"output": here}, {"output": there, "engine": "spark", "master": "local[2]"}):
+        ended = step("score", **options, **given)
+        assert ended.code == 0, ended.error
+
+
 @pytest.mark.slow
 @needs_spark
 @pytest.mark.parametrize("top_k", [0, 3])
@@ -532,10 +539,7 @@ def test_spark_gives_the_same_rows_in_the_same_order(
     step: Step, folder: Path, tmp_path: Path, top_k: int
 ) -> None:
     here, there = tmp_path / "here", tmp_path / "there"
-    given = {"input": folder, "top_k": top_k, "part_rows": 1400}
-    assert step("score", output=here, **given).code == 0
-    ended = step("score", output=there, engine="spark", master="local[2]", **given)
-    assert ended.code == 0, ended.error
+    score_with_both(step, here, there, input=folder, top_k=top_k, part_rows=1400)
     found, wanted = read(there), read(here)
     assert found.schema == wanted.schema
     assert found["numero"].to_list() == wanted["numero"].to_list()
@@ -575,11 +579,7 @@ def test_spark_takes_every_column_and_file_that_this_machine_takes(
     step: Step, odd: Path, tmp_path: Path, top_k: int
 ) -> None:
     here, there = tmp_path / "a:b [1] {c}*? here", tmp_path / "a:b [1] {c}*? there"
-    given = {"input": odd, "part_rows": 30, "top_k": top_k}
-    ended = step("score", output=here, **given)
-    assert ended.code == 0, ended.error
-    ended = step("score", output=there, engine="spark", master="local[2]", **given)
-    assert ended.code == 0, ended.error
+    score_with_both(step, here, there, input=odd, part_rows=30, top_k=top_k)
     wanted, found = (pa.concat_tables(pq.read_table(p) for p in sorted(out.glob("*.parquet")))
                      for out in (here, there))
     assert found.schema == wanted.schema

@@ -19,6 +19,7 @@ from gateway.training import TRAINING
 from tests.gateway import servers
 from tests.gateway.conftest import PAIR, agrees
 from tests.gateway.servers import KEY, PASSWORD, PROJECT, ServedModel
+from tests.serving.conftest import wait_for
 
 USUAL = {
     "GATEWAY_ADMIN_PASSWORD": PASSWORD, "GATEWAY_JWT_KEYS": KEY, "GATEWAY_READ_SECONDS": "2",
@@ -390,13 +391,6 @@ def test_worker_is_replaced_while_the_users_database_is_away(tmp_path: Path) -> 
 
 def parent(pid: int) -> int:
     return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-
-
-def wait_for(what: Callable[[], bool], seconds: float) -> None:
-    deadline = time.monotonic() + seconds
-    while not what():
-        assert time.monotonic() < deadline, f"not within {seconds} s"
-        time.sleep(0.1)
 
 
 def test_graceful_stop_finishes_the_request_in_hand(tmp_path: Path, model: ServedModel) -> None:

@@ -207,14 +207,22 @@ def test_it_goes_on_without_the_registry_also_after_a_restart_and_catches_up(
     assert served.log.read_text().count("the registry cannot be reached") <= 3
 
 
+@contextmanager
+def serving_alone(registry: Registry, state: Path) -> Iterator[tuple[Served, Path]]:
+    """A supervisor with one worker that answers with version 1, and its one copy on disk."""
+    with serve(registry.store.uri, state, MODEL_WORKERS="1") as served:
+        served.answers_with(1)
+        (on_disk,) = (state / "versions").iterdir()
+        yield served, on_disk
+
+
 @pytest.mark.slow
 def test_a_broken_version_on_disk_makes_way_for_a_good_one(
     registry: Registry, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
-    with serve(registry.store.uri, state, MODEL_WORKERS="1") as served:
-        served.answers_with(1)
-    (on_disk,) = (state / "versions").iterdir()
+    with serving_alone(registry, state) as (_, on_disk):
+        pass
     answers_nan(on_disk)
     version = registry.add()
     registry.promote(version)
@@ -226,9 +234,8 @@ def test_a_broken_version_on_disk_makes_way_for_a_good_one(
 @pytest.mark.slow
 def test_a_broken_copy_on_disk_is_downloaded_anew(registry: Registry, tmp_path: Path) -> None:
     state = tmp_path / "state"
-    with serve(registry.store.uri, state, MODEL_WORKERS="1") as served:
-        served.answers_with(1)
-    (on_disk,) = (state / "versions").iterdir()
+    with serving_alone(registry, state) as (_, on_disk):
+        pass
     answers_nan(on_disk)
     with serve(registry.store.uri, state, MODEL_WORKERS="1", MODEL_SWAP_SECONDS="15") as served:
         served.answers_with(1)
@@ -239,9 +246,7 @@ def test_a_copy_that_breaks_while_it_serves_is_downloaded_anew(
     registry: Registry, tmp_path: Path
 ) -> None:
     state = tmp_path / "state"
-    with serve(registry.store.uri, state, MODEL_WORKERS="1") as served:
-        served.answers_with(1)
-        (on_disk,) = (state / "versions").iterdir()
+    with serving_alone(registry, state) as (served, on_disk):
         (on_disk / "MLmodel").write_text("", encoding="ascii")
         os.kill(served.processes()["server"][0], signal.SIGKILL)
         wait_for(lambda: "does not load from disk; discarded" in served.log.read_text())
