@@ -74,6 +74,12 @@ def workers(url: str) -> list[int]:
     raise AssertionError("the gateway's workers were not found")
 
 
+def both_workers(url: str) -> list[int]:
+    """The gateway answers as soon as the first is there."""
+    wait_for(lambda: len(workers(url)) == 2, 30)
+    return workers(url)
+
+
 def test_prediction_end_to_end(url: str, loaded: Callable) -> None:
     answer = requests.post(url + "/predict", json=PAIR, headers=log_in(url), timeout=10)
     assert answer.status_code == 200, answer.text
@@ -122,7 +128,7 @@ def test_workers_stay_under_100_mb(url: str) -> None:
 
 
 def test_worker_starts_in_under_a_second(url: str) -> None:
-    before = workers(url)
+    before = both_workers(url)
     os.kill(before[0], signal.SIGKILL)
     started = time.monotonic()
     while len(set(workers(url)) - set(before)) < 1:
@@ -361,7 +367,7 @@ def test_reload_with_a_wrong_setting_changes_nothing(tmp_path: Path, model: Serv
     with servers.gateway(tmp_path, GATEWAY_MODEL_URL=model.url, **USUAL) as url:
         before = log_in(url)
         (tmp_path / ".env").write_text("GATEWAY_LOGIN_LIMITS=5/minute\n", encoding="ascii")
-        first = workers(url)
+        first = both_workers(url)
         os.kill(parent(first[0]), signal.SIGHUP)
         wait_for(lambda: not set(first) & set(workers(url)), 30)
         assert requests.get(url + "/health", timeout=10).status_code == 200
