@@ -29,6 +29,8 @@ loglevel = "warning"
 limit_request_line = 4094
 limit_request_fields = 64
 limit_request_field_size = 8190
+# gunicorn is told what to do by signals; two gateways of one user would share that socket
+control_socket_disable = True
 # X-Forwarded-* is the application's business (GATEWAY_TRUSTED_PROXIES)
 forwarded_allow_ips = ""
 

@@ -196,7 +196,7 @@ class Users:
             if user is None:
                 raise UsersError(f"there is no user {username}")
             change(user)
-            user.generation += 1
+            user.generation = User.generation + 1  # in the database: two may change it at once
 
         self._run(work)
 

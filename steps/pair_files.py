@@ -92,6 +92,8 @@ def _check(path: Path, schema: pa.Schema) -> None:
     if missing:
         raise StepError(f"score: {path}: column {missing[0]!r} is missing; needed are "
                         f"{', '.join(OTHER_TEXTS)}, and {TITLE} where there is one")
+    if "" in schema.names:
+        raise StepError(f"score: {path}: a column has no name; give it one or leave it out")
     twice = [name for name in schema.names if schema.names.count(name) > 1]
     if twice:
         raise StepError(f"score: {path}: two columns are named {twice[0]!r}; rename one")

@@ -1,5 +1,6 @@
 """The frame around every step: its MLflow run, its errors, its signals."""
 
+import gc
 import logging
 import os
 import signal
@@ -39,6 +40,7 @@ def run_step(entry_point: str, model: type[P], body: Callable[[P], None],
     `ahead` starts what goes on in other processes while MLflow's store is opened, for a second.
     """
     _quiet()
+    gc.freeze()  # what has been imported stays: looking through it again is 4 % of a training
     for number in STOP:
         signal.signal(number, _terminate)
     usual, scratch = tempfile.tempdir, TemporaryDirectory(prefix="jobmatch-")

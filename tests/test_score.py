@@ -326,6 +326,8 @@ def test_bad_input_is_told_in_one_line(
     table = some.to_arrow()
     pq.write_table(table.append_column("codigo", table["numero"]), source / "a.parquet")
     assert "a.parquet: two columns are named 'codigo'" in line(None)
+    pq.write_table(table.append_column("", table["numero"]), source / "a.parquet")
+    assert "a.parquet: a column has no name" in line(None)
     (source / "a.parquet").write_bytes(b"PAR1 not really")
     assert f"{source / 'a.parquet'}: cannot be read as Parquet" in line(None)
     some.write_parquet(source / "a.parquet")

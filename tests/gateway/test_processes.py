@@ -410,15 +410,18 @@ def test_graceful_stop_finishes_the_request_in_hand(tmp_path: Path, model: Serve
             slow = pool.submit(
                 requests.post, url + "/predict", json=PAIR, headers=headers, timeout=20)
             time.sleep(1)
-            (master,) = {os.getpgid(pid) and _parent(pid) for pid in workers(url)}
-            os.kill(master, signal.SIGTERM)
+            os.kill(parent(workers(url)[0]), signal.SIGTERM)
             time.sleep(1)
             assert not slow.done()
         assert slow.result().status_code == 200
 
 
-def _parent(pid: int) -> int:
-    return int(re.search(r"PPid:\s+(\d+)", Path(f"/proc/{pid}/status").read_text()).group(1))  # type: ignore[union-attr]
+def test_gateway_leaves_its_users_home_alone(tmp_path: Path) -> None:
+    home = tmp_path / "home"
+    home.mkdir()
+    with servers.gateway(tmp_path, HOME=str(home), **USUAL) as url:
+        both_workers(url)
+        assert not list(home.iterdir())
 
 
 def test_gateway_imports_neither_mlflow_nor_sklearn_nor_other_parts() -> None:

@@ -4,6 +4,7 @@ import base64
 import json
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 
 import jwt
 import pytest
@@ -73,6 +74,14 @@ def test_fresh_token_works_at_once_in_every_worker(
     token = parts(app).tokens.encode(Claims("recruiter", user.role, user.generation))
     assert status(other.test_client(), token) == 422
     assert other.test_client().post("/predict", headers=old, json={}).status_code == 401
+
+
+def test_changes_at_the_same_time_each_end_the_tokens_before_them(app: Flask) -> None:
+    users = parts(app).users
+    before = users.reread("recruiter").generation  # type: ignore[union-attr]
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(lambda n: users.set_disabled("recruiter", n % 2 == 0), range(40)))
+    assert users.reread("recruiter").generation == before + 40  # type: ignore[union-attr]
 
 
 def test_no_token_is_401(client: FlaskClient) -> None:
