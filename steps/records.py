@@ -44,41 +44,41 @@ OUTCOMES: dict[str, str] = {
 Text = str | None
 
 
-class VacancyBasics(msgspec.Struct):
+class VacancyBasics(msgspec.Struct, gc=False):  # none holds itself: there is nothing to collect
     data_requicisao: Text
     titulo_vaga: Text
 
 
-class VacancyProfile(msgspec.Struct):
+class VacancyProfile(msgspec.Struct, gc=False):
     principais_atividades: Text
     competencia_tecnicas_e_comportamentais: Text
 
 
-class Vacancy(msgspec.Struct):
+class Vacancy(msgspec.Struct, gc=False):
     """One value of `vagas.json`."""
 
     informacoes_basicas: VacancyBasics
     perfil_vaga: VacancyProfile
 
 
-class CandidateBasics(msgspec.Struct):
+class CandidateBasics(msgspec.Struct, gc=False):
     nome: Text = None
 
 
-class Candidate(msgspec.Struct):
+class Candidate(msgspec.Struct, gc=False):
     """One value of `applicants.json`."""
 
     cv_pt: Text
     infos_basicas: CandidateBasics | None = None
 
 
-class Prospect(msgspec.Struct):
+class Prospect(msgspec.Struct, gc=False):
     codigo: str | int
     situacao_candidado: Text
     data_candidatura: Text = None
 
 
-class ProspectList(msgspec.Struct):
+class ProspectList(msgspec.Struct, gc=False):
     """One value of `prospects.json`: who was put forward for the vacancy that is its key."""
 
     prospects: list[Prospect]
@@ -93,7 +93,7 @@ FILES: dict[str, type] = {
 R = TypeVar("R", Vacancy, Candidate, ProspectList)
 
 
-BATCH_RECORDS = 500
+BATCH_RECORDS = 1000
 
 
 def read(path: Path, record: type[R]) -> dict[str, R]:
