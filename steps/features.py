@@ -79,7 +79,9 @@ def write(features: Features, folder: Path) -> None:
     for part in PARTS:
         write_space(folder / part, features.terms[part], features.spaces[part])
     for name, terms in _vocabularies(features.terms, features.described).items():
-        sp.save_npz(folder / f"counts_{name}.npz", features.corpus.counts(terms), compressed=False)
+        counts = features.corpus.counts(terms)
+        small = np.min_scalar_type(int(counts.data.max(initial=0)))  # nearly always one byte
+        sp.save_npz(folder / f"counts_{name}.npz", counts.astype(small), compressed=False)
 
 
 def read(folder: Path) -> Features:
@@ -100,7 +102,8 @@ def read(folder: Path) -> Features:
     read_parts = {part: read_space(folder / part) for part in PARTS}
     parts = {part: terms for part, (terms, _) in read_parts.items()}
     for name, terms in _vocabularies(parts, names["described"]).items():
-        corpus.remember_counts(terms, sp.load_npz(folder / f"counts_{name}.npz"))
+        counts = sp.load_npz(folder / f"counts_{name}.npz").astype(np.float32)
+        corpus.remember_counts(terms, counts)
     return Features(
         names["vacancy_codes"], dates, held_out, names["candidate_codes"], filled, pairs,
         names["split_date"], names["trained_until"], corpus,
