@@ -144,16 +144,13 @@ def train(data: Path, store: Path) -> dict[str, Any]:
     """A training from files to a registered version in a store of its own."""
     store.mkdir()
     uri = f"sqlite:///{store}/mlflow.db"
-    # the store's tables are made beforehand: a real one is there already
-    measured(["-c", "import mlflow; mlflow.set_experiment('benchmark')"], MLFLOW_TRACKING_URI=uri)
+    client = MlflowClient(uri)  # makes the store's tables: a real one is there already
+    # what a training keeps holds CVs: it goes with the store
+    experiment = client.create_experiment("benchmark", (store / "artifacts").as_uri())
     wall, memory = measured(
         ["-m", "steps.train", "--data_dir", str(data)], MLFLOW_TRACKING_URI=uri,
         MLFLOW_EXPERIMENT_NAME="benchmark")
-    client = MlflowClient(uri)
-    experiment = client.get_experiment_by_name("benchmark")
-    assert experiment is not None
-    runs = {run.data.tags["mlflow.runName"]: run
-            for run in client.search_runs([experiment.experiment_id])}
+    runs = {run.data.tags["mlflow.runName"]: run for run in client.search_runs([experiment])}
     stages = {f"{step}: {name.removeprefix('seconds_')}": value for step, run in runs.items()
               for name, value in run.data.metrics.items() if name.startswith("seconds_")}
     judged = json.loads(Path(client.download_artifacts(
@@ -294,6 +291,8 @@ class Comparison:
                       *(part for name, n in sizes.items() for part in (f"--{name}", str(n)))])
             say("training")
             trained.append(train(data, self.work / f"store_{share:g}"))
+        # the first training of each size: the largest is measured again below
+        walls = np.array([figures["wall"] for figures in trained])
         plains, ours = [], trained[-1:]
         for turn in range(form.turns):
             if turn:
@@ -324,8 +323,7 @@ class Comparison:
                 self.add(f"{shown} (the pipeline itself, on {plain['share']:.0%} of the rows)",
                          f"{plain[name]:.3f}", f"{whole['jobmatch'][name][0]:.3f}")
         if len(form.growth) > 1:
-            exponent = growth_exponent(
-                np.array(form.growth), np.array([t["wall"] for t in trained]))
+            exponent = growth_exponent(np.array(form.growth), walls)
             self.figures["growth_exponent"] = exponent
             self.add("time grows with size to the power of", "", f"{exponent:.2f}")
 
@@ -410,10 +408,10 @@ def benchmark(p: BenchmarkParameters) -> None:
         comparison = Comparison(Path(work), FORMS[p.form])
         comparison.training()
         comparison.reading()
+        if p.data_dir:  # before the pools: a process's peak memory begins at that of its parent
+            comparison.own_records(p.data_dir)
         comparison.ranking()
         comparison.scoring()
-        if p.data_dir:
-            comparison.own_records(p.data_dir)
     figures = comparison.figures | {"form": p.form, "cores": os.cpu_count()}
     text = table(comparison.rows)
     print("\n" + text)

@@ -107,7 +107,7 @@ def redact(text: pl.Expr) -> pl.Expr:
 
 def without_name(text: str, name: str | None) -> str:
     """`text` without the person's full name, whatever its case and with or without its accents."""
-    sought = _fold(" ".join((name or "").split()))
+    sought = _fold(unicodedata.normalize("NFC", " ".join((name or "").split())))
     if not text or len(sought) < 5 or b" " not in sought:
         return text
     try:

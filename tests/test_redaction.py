@@ -98,6 +98,8 @@ def test_name_is_blanked_however_it_is_written(written: str) -> None:
 
 def test_accented_cv_is_searched_for_a_name_without_accents() -> None:
     assert without_name("João da Silva, analista", "JOAO DA SILVA").strip() == ", analista"
+    decomposed = unicodedata.normalize("NFD", "João da Silva")
+    assert without_name("João da Silva, analista", decomposed).strip() == ", analista"
 
 
 @pytest.mark.parametrize("name", [None, "", "  ", "Ana", "Analista", "a b"])
