@@ -3,9 +3,11 @@
 import os
 import shutil
 import signal
+import sqlite3
 import subprocess
 import time
 from collections.abc import Callable
+from contextlib import closing
 from pathlib import Path
 
 import mlflow
@@ -170,7 +172,9 @@ def test_a_run_of_a_living_process_is_left_alone(
     process = started(live, other_data, project)
     try:
         wait_for_line(process, "fitting the vectorisers")
-        process.send_signal(signal.SIGSTOP)
+        with closing(sqlite3.connect(live.folder / "mlflow.db", 30, isolation_level=None)) as store:
+            store.execute("BEGIN EXCLUSIVE")  # so that it is not stopped in the middle of a write
+            process.send_signal(signal.SIGSTOP)
         assert step("ingest", data_dir=other_data).code == 0
         assert live.runs("train")[0].info.status == "RUNNING"
     finally:
