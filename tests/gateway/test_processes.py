@@ -379,11 +379,11 @@ def test_reload_with_a_wrong_setting_changes_nothing(tmp_path: Path, model: Serv
 
 def test_worker_is_replaced_while_the_users_database_is_away(tmp_path: Path) -> None:
     with servers.gateway(tmp_path, GATEWAY_WORKERS="2", **USUAL) as url:
-        wait_for(lambda: len(workers(url)) == 2, 30)
+        both = both_workers(url)
         accounts = tmp_path / "state" / "users.db"
         accounts.rename(tmp_path / "away.db")
         accounts.mkdir()  # cannot be opened
-        for worker in workers(url):  # one at a time: there is always one to find
+        for worker in both:  # one at a time: there is always one to find
             os.kill(worker, signal.SIGKILL)
             wait_for(lambda gone=worker: gone not in (now := workers(url))
                      and len(now) == 2, 30)
