@@ -5,6 +5,7 @@ that any vocabulary, an older version's too, can be counted without reading a te
 """
 
 import hashlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -15,6 +16,10 @@ from numpy.typing import NDArray
 from jobmatch_pyfunc.scoring import Candidates, Space, Vacancies, candidate_vectors, vacancy_vectors
 from steps.records import HIRED, UNDECIDED
 from steps.tokens import Tokens, count_matrix, vocabulary_of
+
+ROWS_AT_ONCE = 2_000
+"""Rows of a sparse matrix that are worked on together where not all need be in memory at once: few
+enough to stay in the cache, and for malloc to hand out the same memory again."""
 
 
 @dataclass(frozen=True)
@@ -135,6 +140,12 @@ def corpus_of(vacancies: pl.DataFrame, candidates: pl.DataFrame) -> tuple[list[s
         for name, column in fields.items()
     }
     return list(numbers), used
+
+
+def batches(rows: int, size: int) -> Iterator[slice]:
+    """So many rows, at most `size` at a time."""
+    for begin in range(0, rows, size):
+        yield slice(begin, min(begin + size, rows))
 
 
 def _digest(terms: list[str], space: Space) -> bytes:

@@ -12,7 +12,7 @@ from jobmatch_pyfunc.scoring import sigmoid, unit_rows
 from jobmatch_pyfunc.storage import read_json, write_json
 from steps.corpus import Corpus, Pairs
 from steps.fitting import TrainParameters, side_by_side
-from steps.grid_search import many_columns, search
+from steps.grid_search import begin_search, many_columns
 from steps.memory import give_back
 
 FIELDS = ("activities", "requirements", "cv")
@@ -25,13 +25,15 @@ class Vectoriser:
     terms: list[str]
     idf: list[float]
 
-    def transform(self, corpus: Corpus, texts: NDArray) -> sp.csr_matrix:
-        """Unit TF-IDF of the texts with these numbers."""
+    def transform(
+        self, corpus: Corpus, texts: NDArray
+    ) -> tuple[sp.csr_matrix, NDArray[np.int64]]:
+        """Unit TF-IDF of the distinct ones of the texts with these numbers, and each text's row."""
         used, where = np.unique(texts, return_inverse=True)
         counts = corpus.counts(self.terms)[used]
         weights = counts.astype(np.float64)
         weights.data *= np.array(self.idf)[weights.indices]
-        return unit_rows(weights)[where]
+        return unit_rows(weights), where
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,8 @@ class DescribedModel:
         alone orders it."""
         vectoriser = self.vectorisers["cv"]
         mine = np.array(self.coefficients[-len(vectoriser.terms):])
-        return vectoriser.transform(corpus, corpus.cv[candidates]) @ mine
+        weights, row = vectoriser.transform(corpus, corpus.cv[candidates])
+        return (weights @ mine)[row]
 
 
 def fit_described(
@@ -72,7 +75,7 @@ def _best_c(x: sp.csr_matrix, corpus: Corpus, pairs: Pairs, p: TrainParameters) 
     folds = min(p.grid_search_cv, len(np.unique(posting[pairs.hired == 1])))
     how = replace(p.grid, folds=max(folds, 2))
     give_back()  # the processes that search need memory now
-    grid, _ = search(x, pairs.hired, posting, np.ones(len(pairs)), how)
+    grid, _ = begin_search(x, pairs.hired, posting, np.ones(len(pairs)), how).result()
     return grid.best_c
 
 

@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from jobmatch_pyfunc.scoring import Floats, Space, lengths, tf_idf, unit_rows, vacancy_vectors
 from steps import features as feature_files
 from steps import ingest, reuse
-from steps.corpus import Corpus, Pairs, corpus_of, pairs_of
+from steps.corpus import ROWS_AT_ONCE, Corpus, Pairs, batches, corpus_of, pairs_of
 from steps.failure import StepError
 from steps.features import Features
 from steps.ingest import IngestParameters
@@ -112,10 +112,12 @@ def split_by_time(
 
 
 def latent_space(
-    counts: sp.csr_matrix, pairs: Pairs, space: Space, bodies_and_titles: sp.csr_matrix,
-    dimensions: int, seed: int,
+    counts: sp.csr_matrix, text_of_cv: NDArray[np.int64], pairs: Pairs, space: Space,
+    bodies_and_titles: sp.csr_matrix, dimensions: int, seed: int,
 ) -> Floats:
     """The latent space: (terms × dimensions), fitted on people's histories.
+
+    counts: (texts × terms); text_of_cv: each candidate's; bodies_and_titles: (vacancies × terms).
 
     A history is the sum of the vacancies that one person was put forward for, plus their CV where
     there is one, so that terms of jobs and of CVs that lead to each other lie close (LSA:
@@ -137,7 +139,7 @@ def latent_space(
     with_cv = np.flatnonzero(cv_of[told] >= 0)
     placed = sp.csr_matrix((np.ones(len(with_cv)), (with_cv, np.arange(len(with_cv)))),
                            shape=(len(told), len(with_cv)))
-    cvs = placed @ unit_rows(tf_idf(counts[cv_of[told[with_cv]]], space.idf))
+    cvs = placed @ unit_rows(tf_idf(counts[text_of_cv[cv_of[told[with_cv]]]], space.idf))
     # a person with a CV and several vacancies tells both what jobs and what CVs belong together
     extra = unit_rows(jobs[np.flatnonzero(several[told] & (cv_of[told] >= 0))])
     documents = sp.vstack([unit_rows((jobs + cvs).tocsr()), extra]).tocsr().astype(np.float32)
@@ -204,13 +206,15 @@ def fit_space(
     _require_terms(vocabulary.terms)
     distinct = columns_of(counted, vocabulary)
     corpus.remember_counts(vocabulary.terms, distinct)
-    cvs = distinct[corpus.cv]
-    pivot = float(lengths(tf_idf(cvs[candidates], idf)).mean())
+    cvs = corpus.cv[candidates]
+    pivot = float(np.concatenate([
+        lengths(tf_idf(distinct[cvs[some]], idf))
+        for some in batches(len(cvs), ROWS_AT_ONCE)]).mean())
     without = Space(idf, np.zeros((len(idf), 1)), SLOPE, pivot)
     jobs = vacancy_vectors(distinct[corpus.title], corpus.bodies @ distinct, without)
     latent = latent_space(
-        cvs, pairs, without, (jobs.title + jobs.body).tocsr(), p.latent_dimensions, p.random_state
-    )
+        distinct, corpus.cv, pairs, without, jobs.title + jobs.body, p.latent_dimensions,
+        p.random_state)
     return vocabulary.terms, Space(idf, latent, SLOPE, pivot)
 
 

@@ -1,7 +1,7 @@
 """Fits the two scores: logistic regressions over the vectors of `jobmatch_pyfunc.scoring`."""
 
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
@@ -11,12 +11,21 @@ from numpy.typing import NDArray
 from pydantic import Field, field_validator
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import roc_auc_score
+from threadpoolctl import threadpool_limits
 
 from jobmatch_pyfunc.scoring import Candidates, Scorer, Space, Vacancies, Weights, sigmoid
-from steps.corpus import Pairs
+from steps.corpus import ROWS_AT_ONCE, Pairs, batches
 from steps.failure import StepError
 from steps.featurize import FeaturizeParameters
-from steps.grid_search import Grid, Settings, few_columns, many_columns, search
+from steps.grid_search import (
+    Grid,
+    Search,
+    Settings,
+    begin_search,
+    few_columns,
+    many_columns,
+    search,
+)
 from steps.memory import give_back
 from steps.parameters import FloatList
 from steps.scores import best_f1_threshold
@@ -117,9 +126,16 @@ def fit(data: Data, p: TrainParameters, earlier: Earlier | None = None,
         report: Callable[[float], None] = lambda _: None) -> Fit:
     """Fit both scores: after a grid search, or with what an earlier one has found. `report` is
     told the share done (0..1)."""
-    match_weights, match_grid = fit_match(data, p, earlier.match_grid if earlier else None)
+    learned = hire_rows(data, p)
+    report(0.1)
+    give_back()  # liblinear is about to copy x, here or in the processes that search
+    found: Search | Earlier = earlier or begin_search(
+        learned.x, learned.pairs.hired, learned.posting, learned.weight, p.grid,
+        row_of=learned.row_of)  # goes on while the match is fitted
+    with threadpool_limits(1, "blas"):  # those of BLAS would wait busily on the worker's core
+        match_weights, match_grid = fit_match(data, p, earlier.match_grid if earlier else None)
     report(0.2)
-    return fit_hire(data, p, Scorer(data.space, match_weights), match_grid, earlier, report)
+    return fit_hire(data, p, learned, Scorer(data.space, match_weights), match_grid, found, report)
 
 
 def fit_match(
@@ -173,7 +189,8 @@ def match_features(
         ])
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # scipy lets go of the interpreter's lock
-        return np.concatenate([np.zeros((0, 3)), *threads.map(block, _batches(len(v)))])
+        blocks = threads.map(block, batches(len(v), ROWS_AT_ONCE))
+        return np.concatenate([np.zeros((0, 3)), *blocks])
 
 
 def hire_features(data: Data, pairs: Pairs) -> sp.csr_matrix:
@@ -184,7 +201,7 @@ def hire_features(data: Data, pairs: Pairs) -> sp.csr_matrix:
         (unit.data, unit.indices, np.append(unit.indptr, unit.indptr[-1])), shape=(n + 1, width))
     v, c = pairs.vacancy, np.where(pairs.candidate < 0, n, pairs.candidate)
     return side_by_side(
-        [TITLE_SCALE * data.vacancies.title[v], data.vacancies.body[v], unit[c]])
+        [(TITLE_SCALE * data.vacancies.title, v), (data.vacancies.body, v), (unit, c)])
 
 
 def alike(pairs: Pairs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
@@ -197,48 +214,77 @@ def alike(pairs: Pairs) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     return distinct, row_of
 
 
-def side_by_side(blocks: Sequence[sp.csr_matrix]) -> sp.csr_matrix:
-    """The blocks' columns one after the other, as `scipy.sparse.hstack`, which would write every
-    entry's row out on the way."""
-    width = sum(block.shape[1] for block in blocks)
-    placed, begin = sp.csr_matrix((blocks[0].shape[0], width)), 0
-    for block in blocks:
-        shifted = (block.data, block.indices + begin, block.indptr)
-        placed = placed + sp.csr_matrix(shifted, shape=placed.shape)
-        begin += block.shape[1]
-    return placed
+def side_by_side(blocks: Sequence[tuple[sp.csr_matrix, NDArray]]) -> sp.csr_matrix:
+    """Chosen rows of some matrices, the blocks' columns one after the other: what
+    `scipy.sparse.hstack` gives, some rows at a time and in single precision, so that only the
+    result is in memory as a whole."""
+    rows = len(blocks[0][1])
+    sizes = sum(np.diff(matrix.indptr)[chosen].astype(np.int64) for matrix, chosen in blocks)
+    indptr = np.concatenate([[0], np.cumsum(sizes)])
+    indices, data = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
+    for some in batches(rows, ROWS_AT_ONCE):
+        part = sp.hstack([matrix[chosen[some]] for matrix, chosen in blocks], format="csr")
+        place = slice(indptr[some.start], indptr[some.stop])
+        indices[place], data[place] = part.indices, part.data
+    return sp.csr_matrix((data, indices, indptr),
+                         shape=(rows, sum(matrix.shape[1] for matrix, _ in blocks)))
 
 
-def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
-             earlier: Earlier | None, report: Callable[[float], None]) -> Fit:
-    """Learn who is hired, from every pair with a known outcome, with or without a CV.
+@dataclass(frozen=True)
+class HireRows:
+    """What the hire is learned from: every pair with a known outcome, with or without a CV.
 
     An undecided pair counts as not hired, with less weight; the pairs of a vacancy with n pairs
-    weigh √n together, so that a vacancy with a hundred prospects does not drown the others. The
-    calibration counts every pair in full, and looks at hire logits of models that have not seen
-    the pair's vacancy: out of fold, or as the earlier fit foretold it.
+    weigh √n together, so that a vacancy with a hundred prospects does not drown the others.
     """
+
+    pairs: Pairs
+    posting: NDArray[np.int64]
+    weight: NDArray[np.float64]
+    age: NDArray[np.float64]
+    """As in `Data`. One entry a pair, all four."""
+    x: sp.csr_matrix
+    """Features: a row for each kind of pair."""
+    distinct: NDArray[np.int64]
+    """A pair of each kind."""
+    row_of: NDArray[np.int64]
+    """The kind of each pair."""
+
+
+def hire_rows(data: Data, p: TrainParameters) -> HireRows:
+    """The rows that the hire is learned from. Raises StepError where fewer vacancies than folds
+    have one."""
     kept = data.pairs.known
-    pairs, age = data.pairs.where(kept), data.age[kept]
+    pairs = data.pairs.where(kept)
     posting = data.posting[pairs.vacancy]
     _require_groups(posting, p.grid_search_cv)
-    y = pairs.hired
     distinct, row_of = alike(pairs)
-    x = hire_features(data, pairs.where(distinct))
-    report(0.3)
     per_vacancy = np.bincount(pairs.vacancy)[pairs.vacancy]
     weight = np.where(pairs.undecided, p.undecided_weight, 1) / np.sqrt(per_vacancy)
-    give_back()  # liblinear is about to copy x, here or in the processes that search
-    if earlier is None:
-        grid, logits = search(x, y, posting, weight, p.grid, row_of=row_of,
-                              report=lambda share: report(0.3 + 0.6 * share))
+    return HireRows(pairs, posting, weight, data.age[kept],
+                    hire_features(data, pairs.where(distinct)), distinct, row_of)
+
+
+def fit_hire(
+    data: Data, p: TrainParameters, learned: HireRows, scorer: Scorer, match_grid: Grid,
+    found: Search | Earlier, report: Callable[[float], None],
+) -> Fit:
+    """Learn who is hired, with what a grid search or an earlier fit has found.
+
+    The calibration counts every pair in full, and looks at hire logits of models that have not
+    seen the pair's vacancy: out of fold, or as the earlier fit foretold it.
+    """
+    pairs, y = learned.pairs, learned.pairs.hired
+    if isinstance(found, Search):
+        grid, logits = found.result(lambda share: report(0.2 + 0.7 * share))
         unseen = np.ones(len(y), bool)
     else:
-        grid, logits, unseen = earlier.hire_grid, earlier.logits, earlier.unseen
+        grid, logits, unseen = found.hire_grid, found.logits, found.unseen
     model = many_columns(grid.best_c, p.grid).fit(
-        x, y[distinct], sample_weight=np.bincount(row_of, weights=weight))
+        learned.x, y[learned.distinct],
+        sample_weight=np.bincount(learned.row_of, weights=learned.weight))
     platt = LogisticRegression(C=1e9, solver="newton-cholesky").fit(
-        logits[:, None], y, sample_weight=unseen * 0.5 ** (age / CALIBRATION_HALF_LIFE))
+        logits[:, None], y, sample_weight=unseen * 0.5 ** (learned.age / CALIBRATION_HALF_LIFE))
     terms = data.candidates.unit.shape[1]
     title, body, cv = np.split(model.coef_[0], [terms, 2 * terms])
     weights = replace(
@@ -259,7 +305,7 @@ def fit_hire(data: Data, p: TrainParameters, scorer: Scorer, match_grid: Grid,
                           + scorer.gate(match))
     judged = unseen[joined]
     unconverged = int(np.max(model.n_iter_) >= p.logistic_regression_max_iter)
-    if earlier is None:
+    if isinstance(found, Search):
         unconverged += match_grid.unconverged + grid.unconverged
     return Fit(scorer, best_f1_threshold(y[joined][judged], probability[judged]), match_grid,
                grid, logits, unconverged)
@@ -320,8 +366,3 @@ def _require_groups(vacancies: NDArray, folds: int) -> None:
 
 def _row_dots(left: sp.csr_matrix, right: sp.csr_matrix) -> NDArray[np.float64]:
     return np.asarray(left.multiply(right).sum(axis=1)).ravel()
-
-
-def _batches(rows: int, size: int = 10_000) -> Iterator[slice]:
-    for begin in range(0, rows, size):
-        yield slice(begin, begin + size)

@@ -3,18 +3,13 @@
 Every worker process imports this module: it stays apart from what they do not need.
 """
 
-import os
-import threading
 import warnings
 from collections.abc import Callable
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
-import joblib
 import numpy as np
 import scipy.sparse as sp
-from joblib.externals.loky import get_reusable_executor
 from numpy.typing import NDArray
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
@@ -23,21 +18,12 @@ from sklearn.model_selection import GroupKFold
 from sklearn.utils import check_random_state
 
 from steps.failure import StepError
-from steps.memory import keep_freed
-from steps.parent import end_with
+from steps.workers import Calls
 
 DUAL_TOLERANCE = 0.1
 """Logits then differ by less than 0.01 from those at 0.0001 (docs/performance.md)."""
-WORKERS = 2
-"""At most so many processes: they share the features, but liblinear copies them for each fit."""
-WORTH_WORKERS = 2_000_000_000
-"""Bytes of records times fits from which other processes pay: each imports for a second."""
 WORTH_SHARING = 3_000_000
 """Stored features times fits from which a search is shared out to them: a tenth of a second."""
-LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
-"""For the workers: a quarter off each fit, which begins by copying all features
-(docs/performance.md). Other processes that are started later have it too; what the environment
-says already is left as it is."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +72,15 @@ class Grid:
         return float(self.scores.std(axis=0)[self.best])
 
 
-_starting: threading.Thread | None = None
-"""What has started the processes to share a search with, where there are any."""
+@dataclass(frozen=True)
+class _Fold:
+    """What one fit says of the fold that it has not seen."""
+
+    score: float
+    logits: NDArray[np.float64]
+    stopped: bool
+    """At `max_iter`."""
+
 
 Regression = Callable[[float, Settings], LogisticRegression]
 Scoring = Callable[[LogisticRegression, sp.csr_matrix | NDArray, NDArray], float]
@@ -110,110 +103,76 @@ def few_columns(c: float, how: Settings) -> LogisticRegression:
 def search(
     x: sp.csr_matrix | NDArray, y: NDArray, groups: NDArray, weight: NDArray, how: Settings,
     regression: Regression = many_columns, row_of: NDArray[np.int64] | None = None,
-    report: Callable[[float], None] = lambda _: None,
 ) -> tuple[Grid, NDArray[np.float64]]:
     """Grid search over C with folds grouped by vacancy (by its text: reposts stay together).
 
     y, groups, weight: one value a pair; row_of: the row of x with its features, which it shares
-    only with pairs of the same group and outcome (by default each has a row of its own); report is
-    told the share done (0..1).
-    In this process `silence_unconverged` is called before, or each fit that stops warns.
+    only with pairs of the same group and outcome (by default each has a row of its own).
+    `silence_unconverged` is called before, or each fit that stops warns.
     Returns the grid and, for the best C, the out-of-fold logit of every pair.
-    Raises StepError where fewer groups than folds hold a positive, a fold holds nothing else, or a
-    worker is killed.
+    Raises StepError where fewer groups than folds hold a positive, or a fold holds nothing else.
     """
-    row_of = np.arange(len(y)) if row_of is None else row_of
-    if not isinstance(x, np.ndarray):
-        x.sum_duplicates()  # scikit-learn would in place, and what processes share is read-only
-    label = np.empty(x.shape[0], y.dtype)
-    label[row_of] = y
-    folds = list(GroupKFold(how.folds).split(y, y, groups))
-    if any(len(np.unique(y[part])) < 2 for fold in folds for part in fold):
-        folds = _spread_folds(y, groups, how)
-    learned = [_row_weights(weight, row_of, test, x.shape[0]) for _, test in folds]
-    # the longest first, so that no core waits for the other at the end
-    order = np.argsort(how.c_values, kind="stable")[::-1]
-    fits = [(int(c), fold) for c in order for fold in range(len(folds))]
-    # never in threads: liblinear draws its random numbers from one generator a process, so the
-    # same data and seed would give another model every time
-    workers = 1
-    if _starting and x.size * len(fits) >= WORTH_SHARING:
-        _starting.join()  # where a worker is killed, two threads with one executor wait for ever
-        workers = _workers()
-    scorer = get_scorer(how.scoring)
-    results = {}
-    try:
-        with _parallel(workers) as parallel:
-            found = parallel(
-                joblib.delayed(_fit_fold)(x, label, learned[fold], row_of[folds[fold][1]],
-                                          y[folds[fold][1]], how.c_values[c], how, regression,
-                                          scorer)
-                for c, fold in fits)
-            for number, (fit, result) in enumerate(zip(fits, found, strict=True), 1):
-                results[fit] = result
-                report(number / len(fits))
-    except BrokenProcessPool as error:
-        raise StepError(
-            f"train: one of {workers} processes that search the grid was killed, as happens "
-            "where memory runs out; give more memory or less data") from error
-    scores = np.array([[results[c, fold][0] for c in range(len(how.c_values))]
-                       for fold in range(len(folds))])
-    grid = Grid(how.c_values, scores, sum(stopped for *_, stopped in results.values()))
-    out_of_fold = np.empty(len(y))
-    for fold, (_, test) in enumerate(folds):
-        out_of_fold[test] = results[grid.best, fold][1]
-    return grid, out_of_fold
+    return Search(x, y, groups, weight, how, regression, row_of).result()
 
 
-def worth_workers(records: int, fits: int) -> bool:
-    """Whether so many fits on records of so many bytes are worth processes of their own."""
-    return records * fits >= WORTH_WORKERS
+def begin_search(
+    x: sp.csr_matrix | NDArray, y: NDArray, groups: NDArray, weight: NDArray, how: Settings,
+    regression: Regression = many_columns, row_of: NDArray[np.int64] | None = None,
+) -> "Search":
+    """The same, but the worker, where there is one and it pays, begins to fit while this process
+    does something else."""
+    begun = Search(x, y, groups, weight, how, regression, row_of)
+    if x.size * how.fits >= WORTH_SHARING:
+        begun.fits.begin()
+    return begun
 
 
-def start_workers() -> None:
-    """Start the processes that share the next searches; they import while others work."""
-    global _starting
-    workers = _workers()
-    prepared = _parallel(workers)
+class Search:
+    """A grid search: one fit a fold and C. The fits are shared out to processes, never to threads:
+    liblinear draws its random numbers from one generator a process, so that the same data and seed
+    would give another model every time."""
 
-    def start() -> None:
-        with suppress(Exception), prepared as parallel:  # a search that fails too will say why
-            list(parallel(joblib.delayed(os.getpid)() for _ in range(workers)))
+    def __init__(
+        self, x: sp.csr_matrix | NDArray, y: NDArray, groups: NDArray, weight: NDArray,
+        how: Settings, regression: Regression, row_of: NDArray[np.int64] | None,
+    ) -> None:
+        row_of = np.arange(len(y)) if row_of is None else row_of
+        if not isinstance(x, np.ndarray):
+            x.sum_duplicates()  # scikit-learn would in place, and what processes share is read-only
+        label = np.empty(x.shape[0], y.dtype)
+        label[row_of] = y
+        folds = list(GroupKFold(how.folds).split(y, y, groups))
+        if any(len(np.unique(y[part])) < 2 for fold in folds for part in fold):
+            folds = _spread_folds(y, groups, how)
+        self._c_values, self._pairs = how.c_values, len(y)
+        self._tests = [test for _, test in folds]
+        learned = [_row_weights(weight, row_of, test, x.shape[0]) for test in self._tests]
+        # the longest first, so that nobody waits for the other at the end
+        order = np.argsort(how.c_values, kind="stable")[::-1]
+        self._order = [(fold, int(c)) for c in order for fold in range(len(folds))]
+        scorer = get_scorer(how.scoring)
+        self.fits = Calls([
+            partial(_fit_fold, label=label, weight=learned[fold], rows=row_of[self._tests[fold]],
+                    y=y[self._tests[fold]], model=regression(how.c_values[c], how), scorer=scorer)
+            for fold, c in self._order], x)
 
-    _starting = threading.Thread(target=start, daemon=True)
-    _starting.start()
-
-
-def end_workers() -> None:
-    """End those processes, which keep memory for the next search, where there are any."""
-    global _starting
-    if _starting:
-        _starting.join()  # or they would start after their end
-        get_reusable_executor(reuse=True).shutdown(wait=False)
-    _starting = None
-
-
-def _workers() -> int:
-    return min(joblib.cpu_count(), WORKERS)
-
-
-def _parallel(workers: int) -> joblib.Parallel:
-    """Searches with the same number of workers share the processes."""
-    if workers > 1:
-        os.environ.setdefault(*LARGE_PAGES)  # glibc reads it where a process starts
-    return joblib.Parallel(workers, return_as="generator", initializer=_begin_worker,
-                           initargs=(os.getpid(),))
+    def result(self, report: Callable[[float], None] = lambda _: None
+               ) -> tuple[Grid, NDArray[np.float64]]:
+        """The grid and, for the best C, the out-of-fold logit of every pair. To be asked for once;
+        `report` is told the share done (0..1)."""
+        found = dict(zip(self._order, self.fits.results(report), strict=True))
+        scores = np.array([[found[fold, c].score for c in range(len(self._c_values))]
+                           for fold in range(len(self._tests))])
+        grid = Grid(self._c_values, scores, sum(fit.stopped for fit in found.values()))
+        out_of_fold = np.empty(self._pairs)
+        for fold, test in enumerate(self._tests):
+            out_of_fold[test] = found[fold, grid.best].logits
+        return grid, out_of_fold
 
 
 def silence_unconverged() -> None:
     """No warnings of fits that stop at `max_iter`, in this process: the grid counts them."""
     warnings.simplefilter("ignore", ConvergenceWarning)
-
-
-def _begin_worker(parent: int) -> None:
-    keep_freed()
-    silence_unconverged()
-    end_with(parent)
 
 
 def _row_weights(weight: NDArray, row_of: NDArray, test: NDArray, rows: int) -> NDArray[np.float64]:
@@ -225,13 +184,12 @@ def _row_weights(weight: NDArray, row_of: NDArray, test: NDArray, rows: int) -> 
 
 def _fit_fold(
     x: sp.csr_matrix | NDArray, label: NDArray, weight: NDArray, rows: NDArray, y: NDArray,
-    c: float, how: Settings, regression: Regression, scorer: Scoring,
-) -> tuple[float, NDArray[np.float64], bool]:
-    """Score and logits of the rows left out, and whether the fit stopped at `max_iter`."""
-    model = regression(c, how).fit(x, label, sample_weight=weight)
+    model: LogisticRegression, scorer: Scoring,
+) -> _Fold:
+    model.fit(x, label, sample_weight=weight)
     held = x[rows]
-    return (float(scorer(model, held, y)), model.decision_function(held),
-            bool(np.max(model.n_iter_) >= how.max_iter))
+    return _Fold(float(scorer(model, held, y)), model.decision_function(held),
+                 bool(np.max(model.n_iter_) >= model.max_iter))
 
 
 def _spread_folds(y: NDArray, groups: NDArray, how: Settings) -> list:

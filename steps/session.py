@@ -28,16 +28,13 @@ SECONDS_TO_FINISH_A_WRITE = 5.0
 STOPPED = "stopped; nothing was registered or moved"
 
 
-def run_step(entry_point: str, model: type[P], body: Callable[[P], None],
-             ahead: Callable[[P], None] = lambda _: None) -> None:
+def run_step(entry_point: str, model: type[P], body: Callable[[P], None]) -> None:
     """Run a step as `mlflow run . -e entry_point` or `python -m steps.entry_point` starts it.
 
     The MLflow run that `mlflow run` made is continued; without one a new run is started. On a
     StepError the process prints its line and exits with 1; the run ends FAILED and carries the
     line in the tag `jobmatch.error`. On SIGTERM or Ctrl-C the run ends KILLED; a run that has been
     ended elsewhere meanwhile stops the step too.
-
-    `ahead` starts what goes on in other processes while MLflow's store is opened, for a second.
     """
     _quiet()
     gc.freeze()  # what has been imported stays: looking through it again is 4 % of a training
@@ -47,7 +44,6 @@ def run_step(entry_point: str, model: type[P], body: Callable[[P], None],
     tempfile.tempdir = scratch.name  # what MLflow downloads here holds CVs: it goes with the step
     try:
         parameters = _parse(model, entry_point)
-        ahead(parameters)
         end_abandoned()
         if _continued() and not _still_running():  # a pod that starts when it is stopped already
             raise Terminated

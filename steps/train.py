@@ -6,10 +6,16 @@ Writes  a version of the registered model `jobmatch`, alias `staging`; alias `pr
 Logs    parameters, figures with intervals, plots, model card, seconds per stage, peak memory
 """
 
+import sys
+
+from steps import workers
+
+if __name__ == "__main__":
+    workers.start_where_worth(sys.argv)  # their imports take as long as those that follow
+
 import json
 import resource
 import shutil
-import sys
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -43,17 +49,16 @@ from steps.fitting import (
     require_no_leak,
     unseen_logits,
 )
-from steps.grid_search import end_workers, silence_unconverged, start_workers, worth_workers
+from steps.grid_search import silence_unconverged
 from steps.ingest import IngestParameters
 from steps.judging import Held, Judgement, held, judge, model_contender, verdict
 from steps.memory import give_back, keep_freed
 from steps.parameters import PROJECT, select
 from steps.progress import Progress
-from steps.records import FILES
 from steps.registry import MODEL, PRODUCTION, STAGING, current_user, set_production, version_at
 from steps.report import log_judgement, print_table
 from steps.session import past_stopping, run_step
-from steps.versions import Version, make_pool, write_about, write_described_models, write_part
+from steps.versions import Version, make_pool, write_about, write_described_part, write_part
 
 SHIPPED_REQUIREMENTS = ("mlflow", "numpy", "pandas", "pyarrow", "scipy", "pystemmer")
 EXAMPLE = {
@@ -73,15 +78,18 @@ def data_of(features: Features, part: str) -> Data:
         age_in_days(features.vacancy_dates, pairs), pool_rows(features, part))
 
 
-def fit_everything(features: Features, p: TrainParameters, first: Fit) -> Fit:
-    """Fit both scores on all vacancies, with what the first fit found."""
+def fit_everything(
+    features: Features, p: TrainParameters, first: Fit, described: DescribedModel
+) -> tuple[Fit, DescribedModel]:
+    """Fit both scores and the described model on all vacancies, with what the first fits found."""
     data = data_of(features, SHIPPED)
     require_no_leak(data, p)
     held_out, posting = features.held_out_pairs, data.posting[data.pairs.vacancy]
-    return fit(data, p, Earlier(
+    final = fit(data, p, Earlier(
         first.match_grid, first.hire_grid,
         unseen_logits(data.pairs, held_out, first, *features.vectors(HOLDOUT)),
         (~held_out | ~np.isin(posting, posting[~held_out]))[data.pairs.known]))
+    return final, fit_baseline(features, p, SHIPPED, described)
 
 
 def age_in_days(dates: NDArray[np.datetime64], pairs: Pairs) -> NDArray[np.float64]:
@@ -164,13 +172,6 @@ def shipped_requirements() -> list[str]:
     return [line for line in pinned if line.partition("==")[0] in SHIPPED_REQUIREMENTS]
 
 
-def start_workers_where_worth(p: TrainParameters) -> None:
-    """Start the processes of the grid searches where the records are many enough."""
-    files = [p.data_dir / name for name in FILES]
-    if worth_workers(sum(path.stat().st_size for path in files if path.is_file()), p.grid.fits):
-        start_workers()
-
-
 def train(p: TrainParameters) -> None:
     """The whole of it."""
     keep_freed()
@@ -190,8 +191,8 @@ def train(p: TrainParameters) -> None:
     first = fit(data, p, report=progress.within)
     del data
     progress.stage("fitting the baseline")
-    described = fit_baseline(features, p)
-    end_workers()
+    described = fit_baseline(features, p, HOLDOUT)
+    workers.end()
     give_back()
     client = MlflowClient()
     progress.stage("judging", "and fitting on everything")
@@ -201,13 +202,13 @@ def train(p: TrainParameters) -> None:
     ):
         # the judging must fit nothing, nor touch the filters of warnings: liblinear has one random
         # generator a process, and scikit-learn's fits change those filters
-        whole = beside.submit(fit_everything, features, p, first)
+        whole = beside.submit(fit_everything, features, p, first, described)
         current = version_at(client, PRODUCTION)
         production = readable(current)
         work = Path(temporary)
         fitted = work / "fitted"
         write_part(fitted, HOLDOUT, features.terms[HOLDOUT], first)
-        write_described_models(fitted, described)
+        write_described_part(fitted, HOLDOUT, described)
         on = held(features.pairs, features.held_out, features.vacancy_dates,
                   np.flatnonzero(features.candidate_filled), p.random_state)
         mine = Version("", fitted, np.datetime64(features.split_date),
@@ -220,8 +221,9 @@ def train(p: TrainParameters) -> None:
                                      "the two cannot be compared")
         else:
             passed, reason = gate(features, on, own, mine, production)
-        final = whole.result()
+        final, described = whole.result()
         write_part(fitted, SHIPPED, features.terms[SHIPPED], final)
+        write_described_part(fitted, SHIPPED, described)
         write_pool(fitted / POOL, shipped_pool(features, final))
         progress.stage("logging and registering")
         trained = (f"{len(features.pairs):,} people put forward for "
@@ -250,15 +252,12 @@ def train(p: TrainParameters) -> None:
     _say_if_unconverged(first, final)
 
 
-def fit_baseline(features: Features, p: TrainParameters) -> dict[str, DescribedModel]:
-    """The described model, without the held-out vacancies and on everything."""
+def fit_baseline(features: Features, p: TrainParameters, part: str,
+                 fixed: DescribedModel | None = None) -> DescribedModel:
+    """The described model on one part, after a grid search; with `fixed`, at its C."""
     vectorisers = {name: Vectoriser(*spec) for name, spec in features.described.items()}
-    fitted: dict[str, DescribedModel] = {}
-    for part in (HOLDOUT, SHIPPED):
-        pairs = features.training_pairs(part)
-        fitted[part] = fit_described(vectorisers, features.corpus, pairs.where(pairs.joined), p,
-                                     fitted.get(HOLDOUT))
-    return fitted
+    pairs = features.training_pairs(part)
+    return fit_described(vectorisers, features.corpus, pairs.where(pairs.joined), p, fixed)
 
 
 def hired_shares(features: Features) -> dict[str, float]:
@@ -347,4 +346,7 @@ def _peak_memory_mb() -> float:
 
 
 if __name__ == "__main__":
-    run_step("train", TrainParameters, train, ahead=start_workers_where_worth)
+    try:
+        run_step("train", TrainParameters, train)
+    finally:
+        workers.end()  # or the process would wait for what the worker still does

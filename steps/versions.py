@@ -81,11 +81,10 @@ def write_part(fitted: Path, name: str, terms: list[str], fit: Fit) -> None:
     write_json(fitted / name / "threshold.json", fit.threshold)
 
 
-def write_described_models(fitted: Path, described: dict[str, DescribedModel]) -> None:
-    """Write the described models, by the part that they were fitted on."""
-    (fitted / "described").mkdir(parents=True)
-    for name, model in described.items():
-        write_described(fitted / "described" / f"{name}.json", model)
+def write_described_part(fitted: Path, name: str, described: DescribedModel) -> None:
+    """Write the described model as it was fitted on one part."""
+    (fitted / "described").mkdir(parents=True, exist_ok=True)
+    write_described(fitted / "described" / f"{name}.json", described)
 
 
 def write_about(version: Version) -> None:

@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -11,65 +10,71 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import joblib
 import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from steps import grid_search
+from steps import grid_search, workers
+from steps.corpus import ROWS_AT_ONCE
 from steps.failure import StepError
-from steps.grid_search import Settings, end_workers, search, start_workers
+from steps.fitting import side_by_side
+from steps.grid_search import Settings, begin_search, search
+from steps.records import FILES
 from tests.conftest import PROJECT
 from tests.serving.conftest import alive, children
 
 HOW = Settings((0.1, 10.0), 3, "roc_auc", 1000, 7)
 
-STARTED_EARLY = """
-import json, os, time
+BEGINNING = """
+import json, os, signal, sys, time
 import numpy as np, scipy.sparse as sp
-from steps import grid_search
+from sklearn.linear_model import LogisticRegression
+from steps import grid_search, workers
 from tests.serving.conftest import children
 grid_search.WORTH_SHARING = 0
-grid_search.start_workers()
-while len(early := children(os.getpid(), "popen_loky")) < 2:
-    time.sleep(0.1)
+parent = os.getpid()
+class Slow(LogisticRegression):
+    def fit(self, *given, **named):
+        if os.getpid() != parent:
+            os.write(1, b"fitting\\n")  # in one piece: print's line and its end may be two
+            time.sleep(1000)
+        return super().fit(*given, **named)
 x = sp.csr_matrix(np.random.default_rng(0).random((200, 20)))
+y, groups, weight = np.arange(200) % 2, np.arange(200), np.ones(200)
 how = grid_search.Settings((1.0,), 5, "roc_auc", 100, 0)
-grid_search.search(x, np.arange(200) % 2, np.arange(200), np.ones(200), how)
-print(json.dumps([early, children(os.getpid(), "popen_loky")]))
+def begin(model=LogisticRegression):
+    return grid_search.begin_search(x, y, groups, weight, how, lambda c, _: model(C=c))
+alone = begin().result()[0].scores.tolist()
+workers.start()
 """
 
-SEARCH_WITHOUT_END = """
-import os
-import numpy as np, scipy.sparse as sp
-from steps import grid_search
-def says_so(c, how):
-    os.write(1, b"fitting\\n")  # in one piece: print's line and its end may be two
-    return grid_search.many_columns(c, how)
-grid_search.WORTH_SHARING = 0
-grid_search.start_workers()
-random = np.random.default_rng(0)
-x = sp.csr_matrix(random.random((20_000, 200)))
-y = np.arange(20_000) % 2
-how = grid_search.Settings((1e6,) * 50, 5, "roc_auc", 1_000_000, 0)
-grid_search.search(x, y, np.arange(20_000), np.ones(20_000), how, says_so)
+STARTED_EARLY = BEGINNING + """
+while not (early := children(parent, "popen_loky")):
+    time.sleep(0.1)
+shared = begin().result()[0].scores.tolist()
+print(json.dumps([early, children(parent, "popen_loky"), shared == alone]))
 """
 
-KILLED_WHILE_STARTING = """
-import json, os, signal, time
-import numpy as np, scipy.sparse as sp
-from steps import grid_search
-from tests.serving.conftest import children
-grid_search.WORTH_SHARING = 0
-grid_search.start_workers()
-while not (early := children(os.getpid(), "popen_loky")):
+SEARCH_WITHOUT_END = BEGINNING + """
+shared = begin(Slow).result()[0].scores.tolist()
+print(json.dumps(shared == alone))
+"""
+
+KILLED_WHILE_STARTING = BEGINNING + """
+while not (early := children(parent, "popen_loky")):
     time.sleep(0.01)
 os.kill(early[0], signal.SIGKILL)
-x = sp.csr_matrix(np.random.default_rng(0).random((200, 20)))
-how = grid_search.Settings((1.0,), 5, "roc_auc", 100, 0)
-grid, _ = grid_search.search(x, np.arange(200) % 2, np.arange(200), np.ones(200), how)
-print(json.dumps([early[0], children(os.getpid(), "popen_loky"), len(grid.scores)]))
+shared = begin().result()[0].scores.tolist()
+print(json.dumps(shared == alone))
+"""
+
+ENDED_BEFORE_IT_IS_THROUGH = BEGINNING + """
+begun = begin(Slow)
+time.sleep(2)
+workers.end()
 """
 
 
@@ -90,32 +95,69 @@ def rows() -> tuple[sp.csr_matrix, np.ndarray, np.ndarray, np.ndarray]:
     return x, y, np.arange(1200) // 3, random.random(1200)
 
 
-def test_other_processes_give_the_same_grid_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_process_gives_the_same_grid_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[float] = []
-    alone, logits = search(*rows(), HOW, report=told.append)
-    assert told == pytest.approx([n / 6 for n in range(1, 7)])
+    alone, logits = search(*rows(), HOW)
     monkeypatch.setattr(grid_search, "WORTH_SHARING", 0)
-    monkeypatch.setenv(*grid_search.LARGE_PAGES)  # what is set for the workers ends here
-    start_workers()
-    together, again = search(*rows(), HOW)
-    end_workers()
+    monkeypatch.setenv(*workers.LARGE_PAGES)  # what is set for the worker ends here
+    workers.start()
+    together, again = begin_search(*rows(), HOW).result(told.append)
+    workers.end()
+    assert told == sorted(told)
+    assert told[-1] == 1
     assert np.array_equal(alone.scores, together.scores)
     assert np.array_equal(logits, again)
     assert alone.best_c == together.best_c
 
 
+def said_by(script: str) -> tuple[Any, str]:
+    """What a script that ends well says at last, and its messages."""
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, text=True, timeout=120,
+                          capture_output=True)
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout) if done.stdout else None, done.stderr
+
+
 @needs_workers
-def test_workers_that_started_early_are_those_that_search() -> None:
-    with subprocess.Popen([sys.executable, "-c", STARTED_EARLY], cwd=PROJECT, text=True,
-                          stdout=subprocess.PIPE) as process:
-        try:
-            said, _ = process.communicate(timeout=120)
-        finally:
-            process.kill()
-    assert process.returncode == 0
-    early, searching = map(set, json.loads(said))
+def test_a_worker_that_started_early_is_the_one_that_shares_the_search() -> None:
+    (early, searching, same), _ = said_by(STARTED_EARLY)
     assert early == searching
-    assert len(early) == 2
+    assert len(early) == 1
+    assert same
+
+
+@needs_workers
+def test_a_process_whose_worker_still_fits_ends_without_it() -> None:
+    said_by(ENDED_BEFORE_IT_IS_THROUGH.replace('b"fitting\\n"', 'b""'))
+
+
+@needs_workers
+@pytest.mark.parametrize(("size", "processes"), [
+    (workers.WORTH_STARTING, 1), (workers.WORTH_STARTING - 1, 0), (None, 0)])
+def test_a_worker_is_started_where_the_records_are_many(
+    size: int | None, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv(*workers.LARGE_PAGES)
+    before = set(children(os.getpid(), "popen_loky"))
+    if size is not None:
+        with (tmp_path / next(iter(FILES))).open("wb") as file:
+            file.truncate(size)
+    workers.start_where_worth(["train", "--test_size", "0.3", "--data_dir", str(tmp_path)])
+    try:
+        assert len(set(children(os.getpid(), "popen_loky")) - before) == processes
+    finally:
+        workers.end()
+
+
+def test_blocks_side_by_side_are_those_of_scipy() -> None:
+    random = np.random.default_rng(0)
+    rows = ROWS_AT_ONCE + 3
+    left, right = (sp.random(50, width, 0.3, "csr", random_state=1) for width in (7, 11))
+    chosen = [(matrix, random.integers(0, 50, rows)) for matrix in (left, right)]
+    expected = sp.hstack([matrix[at] for matrix, at in chosen], format="csr")
+    placed = side_by_side(chosen)
+    assert placed.shape == expected.shape
+    assert (placed != expected.astype(np.float32)).nnz == 0
 
 
 def test_pairs_that_share_a_row_count_as_rows_of_their_own() -> None:
@@ -135,39 +177,24 @@ def test_a_fold_where_everybody_was_hired_is_told() -> None:
 
 
 @contextmanager
-def searching() -> Iterator[tuple[subprocess.Popen[str], list[int]]]:
-    """A process that searches without end, and its children: the workers, and what tracks them."""
+def searching() -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """A process that waits for its worker, which never ends its fit."""
     with subprocess.Popen([sys.executable, "-c", SEARCH_WITHOUT_END], cwd=PROJECT, text=True,
                           stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
             assert process.stdout
-            # each worker: one killed before it has a fit to do is replaced by another
-            for _ in range(2):
-                assert process.stdout.readline() == "fitting\n", "it ended by itself"
-            yield process, children(process.pid, "")
+            assert process.stdout.readline() == "fitting\n", "it ended by itself"
+            (worker,) = children(process.pid, "popen_loky")
+            yield process, worker
         finally:
             process.kill()
 
 
 @needs_workers
-def test_a_worker_that_is_killed_while_it_starts_is_replaced() -> None:
-    with subprocess.Popen([sys.executable, "-c", KILLED_WHILE_STARTING], cwd=PROJECT, text=True,
-                          stdout=subprocess.PIPE) as process:
-        try:
-            said, _ = process.communicate(timeout=120)
-        finally:
-            process.kill()
-    assert process.returncode == 0
-    killed, searching, folds = json.loads(said)
-    assert killed not in searching
-    assert len(searching) == 2
-    assert folds == 5
-
-
-@needs_workers
-def test_workers_end_with_a_training_that_is_killed() -> None:
-    with searching() as (process, started):
-        assert all(map(alive, started))
+def test_a_worker_ends_with_a_training_that_is_killed() -> None:
+    with searching() as (process, worker):
+        started = children(process.pid, "")  # the worker, and what tracks it
+        assert worker in started
         process.kill()
         process.wait()
         deadline = time.monotonic() + 15
@@ -177,12 +204,16 @@ def test_workers_end_with_a_training_that_is_killed() -> None:
 
 
 @needs_workers
-def test_a_worker_that_is_killed_is_told_in_one_line() -> None:
-    with searching() as (process, _):
-        worker = children(process.pid, "popen_loky")[0]
+def test_a_search_goes_on_alone_where_its_worker_is_killed() -> None:
+    with searching() as (process, worker):
         os.kill(worker, signal.SIGKILL)
-        _, said = process.communicate(timeout=60)
-        assert process.returncode == 1
-        assert re.match(
-            r"steps.failure.StepError: train: one of \d processes that search the grid was killed",
-            said.strip().splitlines()[-1])
+        said, messages = process.communicate(timeout=60)
+        assert process.returncode == 0
+        assert json.loads(said) is True
+        assert messages.count(workers.KILLED) == 1
+
+
+@needs_workers
+def test_a_search_goes_on_alone_where_its_worker_is_killed_while_it_starts() -> None:
+    same, _ = said_by(KILLED_WHILE_STARTING)
+    assert same is True

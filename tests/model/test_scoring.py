@@ -33,7 +33,7 @@ from steps.featurize import largest_singular, latent_space
 from steps.fitting import fit, unseen_logits
 from steps.judging import Contender, Held, held, judge
 from steps.progress import Progress
-from steps.train import data_of, fit_everything
+from steps.train import data_of, fit_baseline, fit_everything
 from tests.model.conftest import Trained
 
 pytestmark = pytest.mark.xdist_group("model")
@@ -112,7 +112,10 @@ def test_the_same_data_and_seed_give_the_same_model(trained: Trained) -> None:
     """To the bit, and whatever ran beside the fits in the training."""
     features, parameters = trained.features, trained.parameters
     first = fit(data_of(features, HOLDOUT), parameters)
-    shipped = fit_everything(features, parameters, first)
+    described = fit_baseline(features, parameters, HOLDOUT)
+    shipped, described_again = fit_everything(features, parameters, first, described)
+    assert described == trained.version.described(HOLDOUT)
+    assert described_again == trained.version.described(SHIPPED)
     for part, again in ((HOLDOUT, first), (SHIPPED, shipped)):
         registered = trained.version.part(part)
         assert again.threshold == registered.threshold
@@ -157,7 +160,7 @@ def test_histories_of_few_dimensions_give_the_same_space_each_time() -> None:
     pairs = Pairs(twice, np.full(120, -1), np.repeat(numbers, 2), np.zeros(120, np.int64),
                   np.zeros(120, bool), np.ones(120, bool))
     space = Space(np.ones(40), np.zeros((40, 1), np.float32), 0.75, 1.0)
-    first, again = (latent_space(counts, pairs, space, sp.csr_matrix(people), 30, 0)
+    first, again = (latent_space(counts, numbers, pairs, space, sp.csr_matrix(people), 30, 0)
                     for _ in range(2))
     np.testing.assert_allclose(first, again, rtol=0, atol=1e-5)
     assert first.shape[1] <= 10
