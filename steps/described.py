@@ -74,7 +74,7 @@ def _best_c(x: sp.csr_matrix, corpus: Corpus, pairs: Pairs, p: TrainParameters) 
     posting = corpus.postings[pairs.vacancy]
     folds = min(p.grid_search_cv, len(np.unique(posting[pairs.hired == 1])))
     how = replace(p.grid, folds=max(folds, 2))
-    give_back()  # the processes that search need memory now
+    give_back()  # the worker needs memory now
     grid, _ = begin_search(x, pairs.hired, posting, np.ones(len(pairs)), how).result()
     return grid.best_c
 

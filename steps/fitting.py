@@ -128,11 +128,11 @@ def fit(data: Data, p: TrainParameters, earlier: Earlier | None = None,
     told the share done (0..1)."""
     learned = hire_rows(data, p)
     report(0.1)
-    give_back()  # liblinear is about to copy x, here or in the processes that search
+    give_back()  # liblinear is about to copy x, here and in the worker
     found: Search | Earlier = earlier or begin_search(
         learned.x, learned.pairs.hired, learned.posting, learned.weight, p.grid,
         row_of=learned.row_of)  # goes on while the match is fitted
-    with threadpool_limits(1, "blas"):  # those of BLAS would wait busily on the worker's core
+    with threadpool_limits(1, "blas"):  # BLAS's own would wait busily on the worker's core
         match_weights, match_grid = fit_match(data, p, earlier.match_grid if earlier else None)
     report(0.2)
     return fit_hire(data, p, learned, Scorer(data.space, match_weights), match_grid, found, report)

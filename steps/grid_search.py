@@ -1,6 +1,6 @@
 """Grid search over C for logistic regressions: one fit a fold and C, on two cores where it pays.
 
-Every worker process imports this module: it stays apart from what they do not need.
+The worker imports this module: it stays apart from what that does not need.
 """
 
 import warnings
@@ -18,12 +18,12 @@ from sklearn.model_selection import GroupKFold
 from sklearn.utils import check_random_state
 
 from steps.failure import StepError
-from steps.workers import Calls
+from steps.worker import Calls
 
 DUAL_TOLERANCE = 0.1
 """Logits then differ by less than 0.01 from those at 0.0001 (docs/performance.md)."""
 WORTH_SHARING = 3_000_000
-"""Stored features times fits from which a search is shared out to them: a tenth of a second."""
+"""Stored features times fits from which the worker takes part in a search: a tenth of a second."""
 
 
 @dataclass(frozen=True)
@@ -119,11 +119,11 @@ def begin_search(
     x: sp.csr_matrix | NDArray, y: NDArray, groups: NDArray, weight: NDArray, how: Settings,
     regression: Regression = many_columns, row_of: NDArray[np.int64] | None = None,
 ) -> "Search":
-    """The same, but the worker, where there is one and it pays, begins to fit while this process
-    does something else."""
+    """The search that `search` does, begun: the worker, where there is one and it pays, fits while
+    this process does something else. Its `result` is what `search` returns."""
     begun = Search(x, y, groups, weight, how, regression, row_of)
     if x.size * how.fits >= WORTH_SHARING:
-        begun.fits.begin()
+        begun.begin()
     return begun
 
 
@@ -151,16 +151,20 @@ class Search:
         order = np.argsort(how.c_values, kind="stable")[::-1]
         self._order = [(fold, int(c)) for c in order for fold in range(len(folds))]
         scorer = get_scorer(how.scoring)
-        self.fits = Calls([
+        self._calls = Calls([
             partial(_fit_fold, label=label, weight=learned[fold], rows=row_of[self._tests[fold]],
                     y=y[self._tests[fold]], model=regression(how.c_values[c], how), scorer=scorer)
             for fold, c in self._order], x)
+
+    def begin(self) -> None:
+        """Let the worker begin, where there is one."""
+        self._calls.begin()
 
     def result(self, report: Callable[[float], None] = lambda _: None
                ) -> tuple[Grid, NDArray[np.float64]]:
         """The grid and, for the best C, the out-of-fold logit of every pair. To be asked for once;
         `report` is told the share done (0..1)."""
-        found = dict(zip(self._order, self.fits.results(report), strict=True))
+        found = dict(zip(self._order, self._calls.results(report), strict=True))
         scores = np.array([[found[fold, c].score for c in range(len(self._c_values))]
                            for fold in range(len(self._tests))])
         grid = Grid(self._c_values, scores, sum(fit.stopped for fit in found.values()))

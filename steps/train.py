@@ -8,10 +8,10 @@ Logs    parameters, figures with intervals, plots, model card, seconds per stage
 
 import sys
 
-from steps import workers
+from steps import worker
 
 if __name__ == "__main__":
-    workers.start_where_worth(sys.argv)  # their imports take as long as those that follow
+    worker.start_where_worth(sys.argv)  # its imports take as long as those that follow
 
 import json
 import resource
@@ -179,7 +179,7 @@ def train(p: TrainParameters) -> None:
     folder = featurize.bring_about(select(FeaturizeParameters, p))
     ingest.log_inputs(select(IngestParameters, p), "train")
     progress = Progress({"reading the features": 2, "weighting terms": 3, "looking for leaks": 3,
-                         "fitting": 40, "fitting the baseline": 20, "judging": 20,
+                         "fitting": 40, "fitting the baseline": 17, "judging": 23,
                          "logging and registering": 12})
     progress.stage("reading the features")
     features = feature_files.read(folder)
@@ -192,7 +192,7 @@ def train(p: TrainParameters) -> None:
     del data
     progress.stage("fitting the baseline")
     described = fit_baseline(features, p, HOLDOUT)
-    workers.end()
+    worker.end()
     give_back()
     client = MlflowClient()
     progress.stage("judging", "and fitting on everything")
@@ -349,4 +349,4 @@ if __name__ == "__main__":
     try:
         run_step("train", TrainParameters, train)
     finally:
-        workers.end()  # or the process would wait for what the worker still does
+        worker.end()  # or the process would wait for what the worker still does

@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 import scipy.sparse as sp
 
-from steps import grid_search, workers
+from steps import grid_search, worker
 from steps.corpus import ROWS_AT_ONCE
 from steps.failure import StepError
 from steps.fitting import side_by_side
@@ -32,8 +32,8 @@ BEGINNING = """
 import json, os, signal, sys, time
 import numpy as np, scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
-from steps import grid_search, workers
-from tests.serving.conftest import children
+from steps import grid_search, worker
+from tests.serving.conftest import alive, children
 grid_search.WORTH_SHARING = 0
 parent = os.getpid()
 class Slow(LogisticRegression):
@@ -48,7 +48,7 @@ how = grid_search.Settings((1.0,), 5, "roc_auc", 100, 0)
 def begin(model=LogisticRegression):
     return grid_search.begin_search(x, y, groups, weight, how, lambda c, _: model(C=c))
 alone = begin().result()[0].scores.tolist()
-workers.start()
+worker.start()
 """
 
 STARTED_EARLY = BEGINNING + """
@@ -71,14 +71,27 @@ shared = begin().result()[0].scores.tolist()
 print(json.dumps(shared == alone))
 """
 
-ENDED_BEFORE_IT_IS_THROUGH = BEGINNING + """
+ENDED_WHILE_IT_FITS = BEGINNING + """
+number = worker._number.result()
 begun = begin(Slow)
-time.sleep(2)
-workers.end()
+time.sleep(1)
+worker.end()
+"""
+
+ENDED_WHEN_IT_IS_IDLE = BEGINNING + """
+number = worker._number.result()
+begin().result()
+worker.end()
+while alive(number):
+    time.sleep(0.1)
+"""
+
+ENDED_WHILE_IT_IMPORTS = BEGINNING + """
+worker.end()
 """
 
 
-needs_workers = pytest.mark.skipif(
+needs_worker = pytest.mark.skipif(
     not Path("/proc/self/task").exists() or joblib.cpu_count() < 2,
     reason="needs Linux' /proc and two cores")
 
@@ -95,14 +108,19 @@ def rows() -> tuple[sp.csr_matrix, np.ndarray, np.ndarray, np.ndarray]:
     return x, y, np.arange(1200) // 3, random.random(1200)
 
 
-def test_another_process_gives_the_same_grid_to_the_bit(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_process_gives_the_same_grid_to_the_bit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     told: list[float] = []
     alone, logits = search(*rows(), HOW)
     monkeypatch.setattr(grid_search, "WORTH_SHARING", 0)
-    monkeypatch.setenv(*workers.LARGE_PAGES)  # what is set for the worker ends here
-    workers.start()
-    together, again = begin_search(*rows(), HOW).result(told.append)
-    workers.end()
+    monkeypatch.setenv(*worker.LARGE_PAGES)  # what is set for the worker ends here
+    worker.start()
+    try:
+        together, again = begin_search(*rows(), HOW).result(told.append)
+    finally:
+        worker.end()
+    assert worker.KILLED not in capsys.readouterr().err
     assert told == sorted(told)
     assert told[-1] == 1
     assert np.array_equal(alone.scores, together.scores)
@@ -118,7 +136,7 @@ def said_by(script: str) -> tuple[Any, str]:
     return json.loads(done.stdout) if done.stdout else None, done.stderr
 
 
-@needs_workers
+@needs_worker
 def test_a_worker_that_started_early_is_the_one_that_shares_the_search() -> None:
     (early, searching, same), _ = said_by(STARTED_EARLY)
     assert early == searching
@@ -126,27 +144,37 @@ def test_a_worker_that_started_early_is_the_one_that_shares_the_search() -> None
     assert same
 
 
-@needs_workers
-def test_a_process_whose_worker_still_fits_ends_without_it() -> None:
-    said_by(ENDED_BEFORE_IT_IS_THROUGH.replace('b"fitting\\n"', 'b""'))
+@needs_worker
+@pytest.mark.parametrize(
+    "script", [ENDED_WHILE_IT_FITS, ENDED_WHEN_IT_IS_IDLE, ENDED_WHILE_IT_IMPORTS],
+    ids=["fitting", "idle", "importing"])
+def test_a_worker_can_be_ended_at_any_time_and_the_process_too(
+    script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    monkeypatch.setenv("PATH", "/nowhere")  # small images have no pgrep
+    done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, timeout=60,
+                          capture_output=True)
+    assert done.returncode == 0, done.stderr
+    assert not list(tmp_path.rglob("value"))
 
 
-@needs_workers
+@needs_worker
 @pytest.mark.parametrize(("size", "processes"), [
-    (workers.WORTH_STARTING, 1), (workers.WORTH_STARTING - 1, 0), (None, 0)])
+    (worker.WORTH_STARTING, 1), (worker.WORTH_STARTING - 1, 0), (None, 0)])
 def test_a_worker_is_started_where_the_records_are_many(
     size: int | None, processes: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv(*workers.LARGE_PAGES)
+    monkeypatch.setenv(*worker.LARGE_PAGES)
     before = set(children(os.getpid(), "popen_loky"))
     if size is not None:
         with (tmp_path / next(iter(FILES))).open("wb") as file:
             file.truncate(size)
-    workers.start_where_worth(["train", "--test_size", "0.3", "--data_dir", str(tmp_path)])
+    worker.start_where_worth(["train", "--test_size", "0.3", "--data_dir", str(tmp_path)])
     try:
         assert len(set(children(os.getpid(), "popen_loky")) - before) == processes
     finally:
-        workers.end()
+        worker.end()
 
 
 def test_blocks_side_by_side_are_those_of_scipy() -> None:
@@ -184,36 +212,41 @@ def searching() -> Iterator[tuple[subprocess.Popen[str], int]]:
         try:
             assert process.stdout
             assert process.stdout.readline() == "fitting\n", "it ended by itself"
-            (worker,) = children(process.pid, "popen_loky")
-            yield process, worker
+            (number,) = children(process.pid, "popen_loky")
+            yield process, number
         finally:
             process.kill()
 
 
-@needs_workers
-def test_a_worker_ends_with_a_training_that_is_killed() -> None:
-    with searching() as (process, worker):
+@needs_worker
+def test_a_worker_and_what_it_reads_go_with_a_training_that_is_killed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
+    with searching() as (process, number):
         started = children(process.pid, "")  # the worker, and what tracks it
-        assert worker in started
+        assert number in started
         process.kill()
         process.wait()
         deadline = time.monotonic() + 15
         while any(map(alive, started)):
             assert time.monotonic() < deadline, "a worker outlives the training"
             time.sleep(0.2)
+        assert not list(tmp_path.rglob("value"))
 
 
-@needs_workers
+@needs_worker
 def test_a_search_goes_on_alone_where_its_worker_is_killed() -> None:
-    with searching() as (process, worker):
-        os.kill(worker, signal.SIGKILL)
+    with searching() as (process, number):
+        os.kill(number, signal.SIGKILL)
         said, messages = process.communicate(timeout=60)
         assert process.returncode == 0
         assert json.loads(said) is True
-        assert messages.count(workers.KILLED) == 1
+        assert messages.count(worker.KILLED) == 1
 
 
-@needs_workers
+@needs_worker
 def test_a_search_goes_on_alone_where_its_worker_is_killed_while_it_starts() -> None:
-    same, _ = said_by(KILLED_WHILE_STARTING)
+    same, messages = said_by(KILLED_WHILE_STARTING)
     assert same is True
+    assert messages.count(worker.KILLED) == 1

@@ -5,11 +5,13 @@ that it helps has imported its own libraries: this module stays apart from what 
 """
 
 import os
+import signal
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import BrokenExecutor, Future
+from contextlib import suppress
 from functools import cache, lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -18,6 +20,7 @@ from typing import Any, Generic, TypeVar
 
 import joblib
 from joblib.externals.loky import ProcessPoolExecutor
+from joblib.externals.loky.backend import resource_tracker
 
 from steps.memory import keep_freed
 from steps.parent import end_with
@@ -36,36 +39,49 @@ KILLED = ("note: the process that takes half of a grid search was killed, as hap
 R = TypeVar("R")
 
 _executor: ProcessPoolExecutor | None = None
+_number: Future[int] | None = None
+"""Of its process, known as soon as it has imported everything."""
+_folders: set[TemporaryDirectory] = set()
+"""What it reads from."""
 
 
 def start_where_worth(arguments: Sequence[str]) -> None:
     """Start it where there is a core for it, and the records in `--data_dir` of a step's arguments
     are many enough.
 
-    The arguments are read properly, and refused, only when everything has been imported.
+    The arguments are read properly, and refused, only when everything has been imported; where it
+    cannot be started, a training does without it.
     """
     data_dir = dict(pairwise(arguments)).get("--data_dir")
     if data_dir is None or joblib.cpu_count() < 2:
         return
     files = [Path(data_dir) / name for name in FILES]
-    if sum(path.stat().st_size for path in files if path.is_file()) >= WORTH_STARTING:
-        start()
+    with suppress(OSError, NotImplementedError):
+        if sum(path.stat().st_size for path in files if path.is_file()) >= WORTH_STARTING:
+            start()
 
 
 def start() -> None:
     """Start it; it imports while others work."""
-    global _executor
+    global _executor, _number
     os.environ.setdefault(*LARGE_PAGES)  # glibc reads it where a process starts
-    _executor = ProcessPoolExecutor(1, initializer=_begin, initargs=(os.getpid(),))
-    _executor.submit(os.getpid)  # the first call starts it
+    executor = ProcessPoolExecutor(1, initializer=_begin, initargs=(os.getpid(),))
+    _number = executor.submit(os.getpid)  # the first call starts it
+    _executor = executor
 
 
 def end() -> None:
     """End it, whatever it does, where it has been started: it keeps memory for the next calls."""
     global _executor
-    if _executor:
-        _executor.shutdown(wait=False, kill_workers=True)
-    _executor = None
+    executor, _executor = _executor, None
+    if executor:
+        executor.shutdown(wait=False)
+        # not by loky, which needs psutil or pgrep for it; one that still imports ends by itself
+        if _number and _number.done() and not _number.exception():
+            with suppress(ProcessLookupError):
+                os.kill(_number.result(), signal.SIGKILL)
+    for folder in list(_folders):
+        _drop(folder)
 
 
 def _begin(parent: int) -> None:
@@ -86,17 +102,20 @@ class Calls(Generic[R]):
         self._elsewhere: dict[int, Future[R]] = {}
         self._moving = threading.Lock()
         self._folder: TemporaryDirectory | None = None
+        self._killed = False
 
     def begin(self) -> None:
         """Let the worker, where there is one, begin with the first ones, while this process does
-        something else. `value` is written to a file that goes with the results."""
+        something else. `value` is written to a file that goes with the results; where there is no
+        room for it, this process does all of them."""
         if _executor is None:
             return
-        self._folder = TemporaryDirectory()
-        path = Path(self._folder.name) / "value"
-        joblib.dump(self._value, path)
-        for _ in range(2):  # one that it does, and the next
-            self._hand_over(_executor, path)
+        with suppress(OSError):
+            self._folder = _temporary_folder()
+            path = Path(self._folder.name) / "value"
+            joblib.dump(self._value, path)
+            for _ in range(2):  # one that it does, and the next
+                self._hand_over(_executor, path)
 
     def _hand_over(self, executor: ProcessPoolExecutor, path: Path) -> None:
         with self._moving:
@@ -105,7 +124,8 @@ class Calls(Generic[R]):
             number = self._waiting.popleft()
             try:
                 future = executor.submit(_call, self._functions[number], path)
-            except RuntimeError:  # it was killed, or has been ended
+            except RuntimeError as error:  # it was killed, or has been ended
+                self._killed |= isinstance(error, BrokenExecutor)
                 self._waiting.appendleft(number)
                 return
             self._elsewhere[number] = future
@@ -127,16 +147,32 @@ class Calls(Generic[R]):
             try:
                 results[number] = future.result()
             except BrokenExecutor:
-                _say_once(KILLED)
+                self._killed = True
                 results[number] = self._functions[number](self._value)
         report(1)
+        if self._killed:
+            _say_once(KILLED)
         if self._folder:
-            self._folder.cleanup()
+            _drop(self._folder)
         return [results[number] for number in range(len(self._functions))]
 
     def _taken(self) -> int | None:
         with self._moving:
             return self._waiting.pop() if self._waiting else None
+
+
+def _temporary_folder() -> TemporaryDirectory:
+    """A folder that goes with this process, also where that is killed."""
+    folder = TemporaryDirectory()
+    resource_tracker.register(folder.name, "folder")
+    _folders.add(folder)
+    return folder
+
+
+def _drop(folder: TemporaryDirectory) -> None:
+    _folders.discard(folder)
+    folder.cleanup()
+    resource_tracker.unregister(folder.name, "folder")
 
 
 @cache
