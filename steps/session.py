@@ -5,11 +5,9 @@ import logging
 import os
 import signal
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
-from tempfile import TemporaryDirectory
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -20,6 +18,7 @@ from mlflow.exceptions import MlflowException
 from steps.failure import StepError, Terminated
 from steps.parameters import Parameters, parse
 from steps.processes import end_abandoned, mark_own
+from steps.scratch import own_folder
 
 P = TypeVar("P", bound=Parameters)
 ERROR = "jobmatch.error"
@@ -40,14 +39,12 @@ def run_step(entry_point: str, model: type[P], body: Callable[[P], None]) -> Non
     gc.freeze()  # what has been imported stays: looking through it again is 4 % of a training
     for number in STOP:
         signal.signal(number, _terminate)
-    usual, scratch = tempfile.tempdir, TemporaryDirectory(prefix="jobmatch-")
-    tempfile.tempdir = scratch.name  # what MLflow downloads here holds CVs: it goes with the step
     try:
         parameters = _parse(model, entry_point)
         end_abandoned()
         if _continued() and not _still_running():  # a pod that starts when it is stopped already
             raise Terminated
-        with step_run(run_name=None if _continued() else entry_point) as run:
+        with own_folder(), step_run(run_name=None if _continued() else entry_point) as run:
             _log_parameters(run.info.run_id, parameters)
             body(parameters)
             past_stopping()
@@ -60,9 +57,6 @@ def run_step(entry_point: str, model: type[P], body: Callable[[P], None]) -> Non
         _end_continued("KILLED")  # where the signal came before the run was taken over
         print(STOPPED, file=sys.stderr)
         sys.exit(143)
-    finally:
-        tempfile.tempdir = usual
-        scratch.cleanup()
 
 
 @contextmanager
