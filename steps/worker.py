@@ -124,7 +124,7 @@ class Calls(Generic[R]):
             number = self._waiting.popleft()
             try:
                 future = executor.submit(_call, self._functions[number], path)
-            except RuntimeError as error:  # it was killed, or has been ended
+            except (RuntimeError, OSError) as error:  # it was killed, or has been ended
                 self._killed |= isinstance(error, BrokenExecutor)
                 self._waiting.appendleft(number)
                 return
