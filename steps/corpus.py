@@ -142,10 +142,10 @@ def corpus_of(vacancies: pl.DataFrame, candidates: pl.DataFrame) -> tuple[list[s
     return list(numbers), used
 
 
-def batches(rows: int, size: int) -> Iterator[slice]:
-    """So many rows, at most `size` at a time."""
-    for begin in range(0, rows, size):
-        yield slice(begin, min(begin + size, rows))
+def row_batches(rows: int) -> Iterator[slice]:
+    """So many rows, at most `ROWS_AT_ONCE` at a time."""
+    for begin in range(0, rows, ROWS_AT_ONCE):
+        yield slice(begin, min(begin + ROWS_AT_ONCE, rows))
 
 
 def _digest(terms: list[str], space: Space) -> bytes:

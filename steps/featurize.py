@@ -26,7 +26,7 @@ from threadpoolctl import threadpool_limits
 from jobmatch_pyfunc.scoring import Floats, Space, lengths, tf_idf, unit_rows, vacancy_vectors
 from steps import features as feature_files
 from steps import ingest, reuse
-from steps.corpus import ROWS_AT_ONCE, Corpus, Pairs, batches, corpus_of, pairs_of
+from steps.corpus import Corpus, Pairs, corpus_of, pairs_of, row_batches
 from steps.failure import StepError
 from steps.features import Features
 from steps.ingest import IngestParameters
@@ -208,8 +208,7 @@ def fit_space(
     corpus.remember_counts(vocabulary.terms, distinct)
     cvs = corpus.cv[candidates]
     pivot = float(np.concatenate([
-        lengths(tf_idf(distinct[cvs[some]], idf))
-        for some in batches(len(cvs), ROWS_AT_ONCE)]).mean())
+        lengths(tf_idf(distinct[cvs[some]], idf)) for some in row_batches(len(cvs))]).mean())
     without = Space(idf, np.zeros((len(idf), 1)), SLOPE, pivot)
     jobs = vacancy_vectors(distinct[corpus.title], corpus.bodies @ distinct, without)
     latent = latent_space(

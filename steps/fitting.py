@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from jobmatch_pyfunc.scoring import Candidates, Scorer, Space, Vacancies, Weights, sigmoid
-from steps.corpus import ROWS_AT_ONCE, Pairs, batches
+from steps.corpus import Pairs, row_batches
 from steps.failure import StepError
 from steps.featurize import FeaturizeParameters
 from steps.grid_search import (
@@ -189,7 +189,7 @@ def match_features(
         ])
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # scipy lets go of the interpreter's lock
-        blocks = threads.map(block, batches(len(v), ROWS_AT_ONCE))
+        blocks = threads.map(block, row_batches(len(v)))
         return np.concatenate([np.zeros((0, 3)), *blocks])
 
 
@@ -222,7 +222,7 @@ def side_by_side(blocks: Sequence[tuple[sp.csr_matrix, NDArray]]) -> sp.csr_matr
     sizes = sum(np.diff(matrix.indptr)[chosen].astype(np.int64) for matrix, chosen in blocks)
     indptr = np.concatenate([[0], np.cumsum(sizes)])
     indices, data = np.empty(indptr[-1], np.int32), np.empty(indptr[-1], np.float32)
-    for some in batches(rows, ROWS_AT_ONCE):
+    for some in row_batches(rows):
         part = sp.hstack([matrix[chosen[some]] for matrix, chosen in blocks], format="csr")
         place = slice(indptr[some.start], indptr[some.stop])
         indices[place], data[place] = part.indices, part.data

@@ -226,6 +226,7 @@ def test_a_worker_and_what_it_reads_go_with_a_training_that_is_killed(
     with searching() as (process, number):
         started = children(process.pid, "")  # the worker, and what tracks it
         assert number in started
+        assert list(tmp_path.rglob("value"))
         process.kill()
         process.wait()
         deadline = time.monotonic() + 15
