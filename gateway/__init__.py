@@ -15,6 +15,10 @@ def create_app(settings: "Settings | None" = None) -> "Flask":
     """
     # imported late: gunicorn's configuration reads gateway.settings before prometheus_client
     # may be imported
+    if settings is None:
+        from gateway.starting import application
+
+        return application()
     from gateway.app import build
 
     return build(settings)

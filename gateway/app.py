@@ -10,8 +10,7 @@ from gateway.body import JsonRequest, discard_rest
 from gateway.metrics import Metrics
 from gateway.routes import BLUEPRINTS, documentation
 from gateway.services import EXTENSION, Services
-from gateway.settings import Settings, SettingsError, exit_with, load
-from gateway.starting import inherited
+from gateway.settings import Settings
 from gateway.tokens import Tokens
 from gateway.training import Trainings
 from gateway.upstream import ModelServer, TrackingServer
@@ -27,23 +26,15 @@ class _App(OpenAPI):
         openapi.complete(self.spec_json, metrics_token=bool(settings.metrics_token))
 
 
-def build(settings: Settings | None = None) -> Flask:
-    """The application; without `settings` it has those that gunicorn's master has prepared, or they
-    are read, and a fault in them ends the process.
-
-    Raises SettingsError for a fault in the settings given.
-    """
-    if settings is None:
-        prepared = inherited()
-        try:
-            return _application(prepared) if prepared else build(load())
-        except SettingsError as error:
-            exit_with(error)
+def build(settings: Settings) -> Flask:
+    """The application, with everything prepared that it needs. Raises SettingsError for a fault in
+    the settings."""
     prepare(settings)
-    return _application(settings)
+    return assemble(settings)
 
 
-def _application(settings: Settings) -> Flask:
+def assemble(settings: Settings) -> Flask:
+    """The application, where everything is prepared."""
     app = _App(
         "gateway",
         info=openapi.INFO,

@@ -1,10 +1,18 @@
 """What gunicorn's master has read and prepared, and its workers inherit: they then start whatever
-has become of the settings' file and of the users' database since."""
+has become of the settings' file and of the users' database since.
+
+The application is imported late, as prometheus_client may not be before the master's settings say
+where its figures go.
+"""
 
 import os
 import sys
+from typing import TYPE_CHECKING
 
 from gateway.settings import Settings, SettingsError, exit_with, load
+
+if TYPE_CHECKING:
+    from flask import Flask
 
 _settings: Settings | None = None
 
@@ -17,7 +25,6 @@ def start_or_reload() -> Settings:
     global _settings
     try:
         fresh = load()
-        # prometheus_client looks for this variable when it is imported
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(fresh.state_dir / "metrics")
         from gateway.app import prepare
 
@@ -32,6 +39,14 @@ def start_or_reload() -> Settings:
     return _settings
 
 
-def inherited() -> Settings | None:
-    """The settings of the master that started this process, where one did."""
-    return _settings
+def application() -> "Flask":
+    """The application, with the settings that the master of this process has prepared. Where there
+    is none they are read, and a fault in them ends the process."""
+    from gateway.app import assemble, build
+
+    if _settings:
+        return assemble(_settings)
+    try:
+        return build(load())
+    except SettingsError as error:
+        exit_with(error)
