@@ -30,6 +30,7 @@ from tempfile import TemporaryDirectory
 
 import mlflow
 import numpy as np
+import psutil
 from threadpoolctl import threadpool_limits
 
 from benchmarks.compare import REPEATS, resized, texts_of
@@ -132,15 +133,6 @@ def measure(part: FittedModel, own: Pool, size: int, asked: list[Asked]) -> Figu
         mean_system=mean(s.system for one in taken for s in one))
 
 
-def available_bytes() -> float:
-    """Memory that can be had without swapping; infinite where the system does not say."""
-    try:
-        lines = Path("/proc/meminfo").read_text(encoding="ascii").splitlines()
-    except OSError:
-        return float("inf")
-    return 1024 * float(next(line.split()[1] for line in lines if line.startswith("MemAvailable")))
-
-
 def table(figures: list[Figures]) -> str:
     def row(what: str, value: Callable[[Figures], float], shown: str) -> str:
         return f"| {what} | " + " | ".join(format(value(f), shown) for f in figures) + " |"
@@ -199,7 +191,7 @@ def main() -> None:
         each = vectors_bytes(own) / own.size
         figures = []
         for size in given.sizes:
-            if size * each * ENLARGING > available_bytes() / 2:
+            if size * each * ENLARGING > psutil.virtual_memory().available / 2:
                 print(f"left out: {size:,} candidates, not enough memory", file=sys.stderr)
                 continue
             figures.append(measure(part, own, size, asked))

@@ -34,6 +34,7 @@ import joblib
 import mlflow
 import numpy as np
 import pandas as pd
+import psutil
 import urllib3
 from mlflow import MlflowClient
 
@@ -312,16 +313,9 @@ def promote_under_load(service: Service, uri: str, folder: Path, count: int) -> 
 
 def memory(service: Service) -> float:
     """MB of the process and all below it; what they share counts once (PSS)."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid="], capture_output=True, text=True, check=True)
-    parents = {int(p): int(pp) for p, pp in (line.split() for line in listed.stdout.splitlines())}
-    family = {service.process.pid}
-    while more := {p for p, parent in parents.items() if parent in family} - family:
-        family |= more
-    total = 0
-    for process in family:
-        fields = Path(f"/proc/{process}/smaps_rollup").read_text().split()
-        total += int(fields[fields.index("Pss:") + 1])
-    return total / 1024
+    top = psutil.Process(service.process.pid)
+    family = (top, *top.children(recursive=True))
+    return float(sum(process.memory_full_info().pss for process in family)) / 2**20
 
 
 def wait_for(what: Callable[[], Any], seconds: float = 180) -> None:

@@ -3,7 +3,6 @@
 The worker imports this module: it stays apart from what that does not need.
 """
 
-import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -11,7 +10,6 @@ from functools import partial
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
-from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import GroupKFold
@@ -172,11 +170,6 @@ class Search:
         for fold, test in enumerate(self._tests):
             out_of_fold[test] = found[fold, grid.best].logits
         return grid, out_of_fold
-
-
-def silence_unconverged() -> None:
-    """No warnings of fits that stop at `max_iter`, in this process: the grid counts them."""
-    warnings.simplefilter("ignore", ConvergenceWarning)
 
 
 def _row_weights(weight: NDArray, row_of: NDArray, test: NDArray, rows: int) -> NDArray[np.float64]:

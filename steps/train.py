@@ -35,6 +35,7 @@ from jobmatch_pyfunc.scoring import Pool
 from jobmatch_pyfunc.storage import write_pool
 from steps import features as feature_files
 from steps import featurize, ingest
+from steps.convergence import silence_unconverged
 from steps.corpus import Pairs
 from steps.described import DescribedModel, Vectoriser, fit_described
 from steps.evaluate import judge_all, judge_version, readable
@@ -49,7 +50,6 @@ from steps.fitting import (
     require_no_leak,
     unseen_logits,
 )
-from steps.grid_search import silence_unconverged
 from steps.ingest import IngestParameters
 from steps.judging import Held, Judgement, held, judge, model_contender, verdict
 from steps.memory import give_back, keep_freed

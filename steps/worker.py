@@ -5,7 +5,6 @@ that it helps has imported its own libraries: this module stays apart from what 
 """
 
 import os
-import signal
 import sys
 import threading
 from collections import deque
@@ -39,8 +38,6 @@ KILLED = ("note: the process that takes half of a grid search was killed, as hap
 R = TypeVar("R")
 
 _executor: ProcessPoolExecutor | None = None
-_number: Future[int] | None = None
-"""Of its process, known as soon as it has imported everything."""
 _folders: set[TemporaryDirectory] = set()
 """What it reads from."""
 
@@ -63,10 +60,10 @@ def start_where_worth(arguments: Sequence[str]) -> None:
 
 def start() -> None:
     """Start it; it imports while others work."""
-    global _executor, _number
+    global _executor
     os.environ.setdefault(*LARGE_PAGES)  # glibc reads it where a process starts
     executor = ProcessPoolExecutor(1, initializer=_begin, initargs=(os.getpid(),))
-    _number = executor.submit(os.getpid)  # the first call starts it
+    executor.submit(os.getpid)  # the first call starts it
     _executor = executor
 
 
@@ -75,11 +72,7 @@ def end() -> None:
     global _executor
     executor, _executor = _executor, None
     if executor:
-        executor.shutdown(wait=False)
-        # not by loky, which needs psutil or pgrep for it; one that still imports ends by itself
-        if _number and _number.done() and not _number.exception():
-            with suppress(ProcessLookupError):
-                os.kill(_number.result(), signal.SIGKILL)
+        executor.shutdown(wait=False, kill_workers=True)
     for folder in list(_folders):
         _drop(folder)
 
@@ -87,7 +80,9 @@ def end() -> None:
 def _begin(parent: int) -> None:
     keep_freed()
     end_with(parent)
-    from steps.grid_search import silence_unconverged  # what takes so long
+    from sklearn import linear_model, metrics, model_selection  # noqa: F401  what takes so long
+
+    from steps.convergence import silence_unconverged
 
     silence_unconverged()
 

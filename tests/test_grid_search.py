@@ -24,7 +24,7 @@ from steps.fitting import side_by_side
 from steps.grid_search import Settings, begin_search, search
 from steps.records import FILES
 from tests.conftest import PROJECT
-from tests.serving.conftest import alive, children
+from tests.processes import alive, children
 
 HOW = Settings((0.1, 10.0), 3, "roc_auc", 1000, 7)
 
@@ -33,7 +33,7 @@ import json, os, signal, sys, time
 import numpy as np, scipy.sparse as sp
 from sklearn.linear_model import LogisticRegression
 from steps import grid_search, worker
-from tests.serving.conftest import alive, children
+from tests.processes import alive, children
 grid_search.WORTH_SHARING = 0
 parent = os.getpid()
 class Slow(LogisticRegression):
@@ -72,14 +72,14 @@ print(json.dumps(shared == alone))
 """
 
 ENDED_WHILE_IT_FITS = BEGINNING + """
-number = worker._number.result()
+number = worker._executor.submit(os.getpid).result()
 begun = begin(Slow)
 time.sleep(1)
 worker.end()
 """
 
 ENDED_WHEN_IT_IS_IDLE = BEGINNING + """
-number = worker._number.result()
+number = worker._executor.submit(os.getpid).result()
 begin().result()
 worker.end()
 while alive(number):
@@ -152,10 +152,11 @@ def test_a_worker_can_be_ended_at_any_time_and_the_process_too(
     script: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(tmp_path))
-    monkeypatch.setenv("PATH", "/nowhere")  # small images have no pgrep
+    monkeypatch.setenv("PATH", "/nowhere")  # small images have neither ps nor pgrep
     done = subprocess.run([sys.executable, "-c", script], cwd=PROJECT, timeout=60,
                           capture_output=True)
     assert done.returncode == 0, done.stderr
+    assert not done.stderr, done.stderr
     assert not list(tmp_path.rglob("value"))
 
 

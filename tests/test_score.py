@@ -16,6 +16,7 @@ from types import SimpleNamespace
 import mlflow
 import numpy as np
 import polars as pl
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -26,6 +27,7 @@ from steps.pair_files import find_pairs
 from steps.parts import open_parts
 from steps.score_local import score_here
 from tests.conftest import PROJECT, SAMPLE, Ended, Store, Trained, arguments, use
+from tests.processes import group_members
 
 pytestmark = pytest.mark.xdist_group("trained")
 
@@ -212,13 +214,11 @@ def test_memory_does_not_grow_with_the_input(
 
 
 def proportional_memory(group: int) -> int:
-    """Kilobytes of all processes of a group, what they share divided among them."""
+    """Bytes of all processes of a group, what they share divided among them."""
     total = 0
-    for folder in Path("/proc").glob("[0-9]*"):
-        with suppress(OSError, ValueError):  # a process may end meanwhile
-            if os.getpgid(int(folder.name)) == group:
-                lines = (folder / "smaps_rollup").read_text(encoding="ascii").splitlines()
-                total += sum(int(line.split()[1]) for line in lines if line.startswith("Pss:"))
+    for process in group_members(group):
+        with suppress(psutil.NoSuchProcess):  # a process may end meanwhile
+            total += process.memory_full_info().pss
     return total
 
 
@@ -517,8 +517,7 @@ def test_sigterm_ends_the_run_as_killed_and_every_process(
     assert "Traceback" not in output
     assert trained.store.runs("score")[0].info.status == "KILLED"
     for _ in range(100):  # what multiprocessing tidies up with ends a moment later
-        left = subprocess.run(["pgrep", "-g", str(process.pid)], capture_output=True, check=False)
-        if not left.stdout:
+        if not group_members(process.pid):
             return
         time.sleep(0.1)
     raise AssertionError("processes are left")

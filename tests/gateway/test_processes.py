@@ -10,8 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path
 
+import psutil
 import pytest
 import requests
 
@@ -19,6 +21,7 @@ from gateway.training import TRAINING
 from tests.gateway import servers
 from tests.gateway.conftest import PAIR, agrees
 from tests.gateway.servers import KEY, PASSWORD, PROJECT, ServedModel
+from tests.processes import alive, children
 from tests.serving.conftest import wait_for
 
 USUAL = {
@@ -56,21 +59,13 @@ def connect(url: str) -> socket.socket:
     return socket.create_connection(("127.0.0.1", port), timeout=15)
 
 
-def children(pid: int) -> list[int]:
-    found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True).stdout
-    return [int(child) for child in found.split()]
-
-
 def workers(url: str) -> list[int]:
     port = url.rpartition(":")[2]
-    for entry in Path("/proc").glob("[0-9]*"):
-        try:
-            variables = (entry / "environ").read_bytes()
-        except OSError:
-            continue
-        ours = f"GATEWAY_BIND=127.0.0.1:{port}".encode() in variables
-        if ours and (found := children(int(entry.name))):
-            return found
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):  # gone meanwhile, or another user's
+            ours = process.environ().get("GATEWAY_BIND") == f"127.0.0.1:{port}"
+            if ours and (found := children(process.pid)):
+                return found
     raise AssertionError("the gateway's workers were not found")
 
 
@@ -122,8 +117,7 @@ def test_workers_stay_under_100_mb(url: str) -> None:
         list(pool.map(lambda _: requests.post(
             url + "/predict", json=[PAIR] * 50, headers=headers, timeout=20), range(100)))
     for pid in workers(url):
-        status = Path(f"/proc/{pid}/status").read_text()
-        resident = int(re.search(r"VmRSS:\s+(\d+) kB", status).group(1)) / 1000  # type: ignore[union-attr]
+        resident = psutil.Process(pid).memory_info().rss / 1_000_000
         assert resident < 100, f"{resident} MB"
 
 
@@ -136,8 +130,7 @@ def test_worker_starts_in_under_a_second(url: str) -> None:
         time.sleep(0.05)
     appeared = time.monotonic()
     (fresh,) = set(workers(url)) - set(before)
-    listening = f"/proc/{fresh}/task"
-    while len(list(Path(listening).iterdir())) < 2:  # it has made its application and threads
+    while psutil.Process(fresh).num_threads() < 2:  # it has made its application and threads
         assert time.monotonic() - appeared < 1
         os.kill(before[1], signal.SIGSTOP)  # so that the new one gets the requests
         try:
@@ -163,9 +156,9 @@ def test_training_survives_the_gateway_and_both_workers_know_of_it(
         run_id = next(a.json()["run_id"] for a in answers if a.status_code == 202)
         assert {a.json()["run_id"] for a in answers} == {run_id}
     group = json.loads((tmp_path / "state" / "training.json").read_text())["pid"]
-    assert children(group) or Path(f"/proc/{group}").exists()
+    assert alive(group)
     # the mark by which the launcher tells a training from what a dead gateway leaves behind
-    assert f"{TRAINING}=1".encode() in Path(f"/proc/{group}/environ").read_bytes().split(b"\0")
+    assert psutil.Process(group).environ()[TRAINING] == "1"
 
     with servers.gateway(tmp_path, **variables) as url:
         headers = log_in(url)
@@ -368,7 +361,7 @@ def test_reload_with_a_wrong_setting_changes_nothing(tmp_path: Path, model: Serv
         before = log_in(url)
         (tmp_path / ".env").write_text("GATEWAY_LOGIN_LIMITS=5/minute\n", encoding="ascii")
         first = both_workers(url)
-        os.kill(parent(first[0]), signal.SIGHUP)
+        os.kill(psutil.Process(first[0]).ppid(), signal.SIGHUP)
         wait_for(lambda: not set(first) & set(workers(url)), 30)
         assert requests.get(url + "/health", timeout=10).status_code == 200
         assert requests.post(url + "/predict", json=PAIR, headers=before, timeout=10).ok
@@ -396,10 +389,6 @@ def test_worker_is_replaced_while_the_users_database_is_away(tmp_path: Path) -> 
         log_in(url)
 
 
-def parent(pid: int) -> int:
-    return int(Path(f"/proc/{pid}/stat").read_text().rsplit(")", 1)[1].split()[1])
-
-
 def test_graceful_stop_finishes_the_request_in_hand(tmp_path: Path, model: ServedModel) -> None:
     with (
         servers.gateway(tmp_path, GATEWAY_MODEL_URL=model.url, **USUAL) as url,
@@ -410,7 +399,7 @@ def test_graceful_stop_finishes_the_request_in_hand(tmp_path: Path, model: Serve
             slow = pool.submit(
                 requests.post, url + "/predict", json=PAIR, headers=headers, timeout=20)
             time.sleep(1)
-            os.kill(parent(workers(url)[0]), signal.SIGTERM)
+            os.kill(psutil.Process(workers(url)[0]).ppid(), signal.SIGTERM)
             time.sleep(1)
             assert not slow.done()
         assert slow.result().status_code == 200

@@ -27,6 +27,7 @@ from tests.cluster import IMAGE, Cluster
 from tests.gateway import servers
 from tests.gateway.conftest import Settle, bearer, parts, problem, with_users
 from tests.gateway.servers import PROJECT
+from tests.processes import group_members
 
 
 @pytest.fixture(autouse=True)
@@ -72,13 +73,6 @@ def pid_of(app: Flask) -> int:
     return json.loads((parts(app).settings.state_dir / "training.json").read_text())["pid"]
 
 
-def members(group: int) -> list[int]:
-    """Processes of the group, without those that are dead and wait to be collected."""
-    command = ["pgrep", "-g", str(group), "--runstates", "R,S,D,T"]
-    found = subprocess.run(command, capture_output=True, text=True).stdout
-    return [int(pid) for pid in found.split()]
-
-
 def test_training_runs_to_its_end(training: Flask) -> None:
     answer = call(training, "POST", "/train", json={"random_state": 7, "min_df": 3})
     body = answer.get_json()
@@ -113,11 +107,11 @@ def test_second_training_is_409_with_the_first_ones_id_and_can_be_stopped(traini
 
     wait(training, run_id, learning)
     group = pid_of(training)
-    assert len(members(group)) >= 2
+    assert len(group_members(group)) >= 2
     stopped = call(training, "DELETE", f"/train/{run_id}")
     assert stopped.status_code == 200, stopped.text
     assert stopped.get_json()["state"] == "killed"
-    assert not members(group)
+    assert not group_members(group)
     problem(call(training, "DELETE", f"/train/{run_id}"), 409, "conflict")
 
 
@@ -189,7 +183,7 @@ def test_run_whose_process_is_gone_ends_as_killed(training: Flask, victim: str) 
     lost = wait(training, run_id, over)
     assert lost["state"] == "killed"
     assert lost["error"] == "the training process died"
-    assert not members(group)
+    assert not group_members(group)
     # and the way is free
     call(training, "DELETE", f"/train/{start(training, random_state=1)}")
 
@@ -415,7 +409,7 @@ def test_job_is_cancelled_also_by_a_gateway_that_has_not_started_it(
     stopped = call(restarted, "DELETE", f"/train/{run_id}")
     assert stopped.status_code == 200, stopped.text
     assert not cluster.jobs
-    assert not members(group)
+    assert not group_members(group)
     assert call(handing_over, "GET", f"/train/{run_id}").get_json()["state"] == "killed"
     assert b'{outcome="failed"} 0.0' in parts(handing_over).metrics.exposition()
 

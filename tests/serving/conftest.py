@@ -1,7 +1,6 @@
 """A registry with real versions, good and bad, and real supervisors that serve from it."""
 
 import json
-import os
 import shutil
 import signal
 import socket
@@ -21,6 +20,7 @@ import urllib3
 from mlflow import MlflowClient
 
 from tests.conftest import BYTECODE, PROJECT, QUICK, Store, arguments
+from tests.processes import children
 
 MODEL, ALIAS = "jobmatch", "production"
 ROW = {
@@ -154,24 +154,6 @@ class Served:
         self.process.send_signal(signal.SIGTERM)
         self.process.wait(30)
         return time.monotonic() - began
-
-
-def children(parent: int, command: str) -> list[int]:
-    # -ww: where COLUMNS is set, as in many CI systems, ps cuts its lines there
-    listed = subprocess.run(["ps", "-ww", "-eo", "pid=,ppid=,stat=,args="], capture_output=True,
-                            text=True, check=True)
-    rows = [line.split(None, 3) for line in listed.stdout.splitlines()]
-    return [int(pid) for pid, ppid, stat, args in rows
-            if int(ppid) == parent and command in args and not stat.startswith("Z")]
-
-
-def alive(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    state = Path(f"/proc/{process}/stat")
-    return not state.exists() or state.read_text().rsplit(")", 1)[1].split()[0] != "Z"
 
 
 @contextmanager

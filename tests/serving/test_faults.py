@@ -18,13 +18,12 @@ import requests
 
 from serving.settings import Settings, SettingsError, without_credentials
 from tests.conftest import PROJECT, Store
+from tests.processes import alive, children
 from tests.serving.conftest import (
     ROW,
     Registry,
     Served,
-    alive,
     answers_nan,
-    children,
     free_port,
     load,
     serve,

@@ -23,7 +23,8 @@ from stack.processes import MARK, SERVICE, members
 from tests.conftest import EXPERIMENT, PROJECT, QUICK, Store
 from tests.gateway import servers
 from tests.gateway.conftest import PAIR
-from tests.serving.conftest import BYTECODE, children, free_port, wait_for
+from tests.processes import children
+from tests.serving.conftest import BYTECODE, free_port, wait_for
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.xdist_group("stack")]
 
