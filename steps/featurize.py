@@ -148,15 +148,19 @@ def latent_space(
         return np.zeros((counts.shape[1], 1))
     singular, components = largest_singular(documents, dimensions, generator)
     told = singular > NO_DIMENSION * singular.max()
-    scale = (singular[told] / singular.max()) ** LATENT_POWER
-    return np.ascontiguousarray((components[told].T * scale)[:, ::-1], np.float64)
+    if not told.all():
+        singular, components = singular[told], components[:, told]
+    scale = (singular / singular.max()) ** LATENT_POWER
+    # straight into its place: each copy more would touch as much memory for the first time
+    latent = np.empty(components.shape)
+    return np.multiply(components[:, ::-1], scale[::-1], out=latent)
 
 
 def largest_singular(
     documents: sp.csr_matrix, dimensions: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The largest singular values, ascending, and their right singular vectors (dimensions ×
-    columns): from the eigenvectors of documents · documentsᵀ, with each product in two threads.
+    """The largest singular values, ascending, and their right singular vectors (columns ×
+    dimensions): from the eigenvectors of documents · documentsᵀ, with each product in two threads.
 
     To convergence: a randomised SVD that stops early ranks worse (docs/experiments.md).
     """
@@ -167,7 +171,9 @@ def largest_singular(
     with ThreadPoolExecutor(1) as other, threadpool_limits(1, "blas"):
         def transposed(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
             second = other.submit(lambda: lower_t @ vectors[middle:])
-            return upper_t @ vectors[:middle] + second.result()
+            mapped = upper_t @ vectors[:middle]
+            mapped += second.result()
+            return mapped
 
         def gram(vector: NDArray[np.float32]) -> NDArray[np.float32]:
             mapped = transposed(vector)
@@ -180,7 +186,9 @@ def largest_singular(
             v0=generator.random(rows, np.float32), tol=EIGEN_TOLERANCE, rng=generator)
         told = values > 0
         singular = np.sqrt(values[told])
-        return singular, (transposed(vectors[:, told]) / singular).T
+        right = transposed(vectors[:, told])
+        right /= singular
+        return singular, right
 
 
 def documents_of(corpus: Corpus, vacancies: NDArray, candidates: NDArray) -> sp.csr_matrix:

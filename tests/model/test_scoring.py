@@ -183,7 +183,7 @@ def test_largest_singular_values_and_vectors_are_those_of_an_exact_decomposition
     singular, vectors = largest_singular(documents, 8, random)
     _, exact, exact_vectors = np.linalg.svd(documents.toarray().astype(np.float64))
     np.testing.assert_allclose(singular[::-1], exact[:8], rtol=1e-5)
-    cosine = np.abs((vectors[::-1] * exact_vectors[:8]).sum(axis=1))
+    cosine = np.abs((vectors.T[::-1] * exact_vectors[:8]).sum(axis=1))
     assert cosine.min() > 1 - 1e-5
 
 
@@ -194,7 +194,7 @@ def test_one_history_over_and_over_has_one_singular_value() -> None:
     length = np.sqrt(20) * sp.linalg.norm(row)
     assert singular[-1] == pytest.approx(length, rel=1e-5)
     assert (singular[:-1] < 1e-3 * length).all()
-    np.testing.assert_allclose(np.abs(vectors[-1]), row.toarray()[0] / sp.linalg.norm(row),
+    np.testing.assert_allclose(np.abs(vectors[:, -1]), row.toarray()[0] / sp.linalg.norm(row),
                                atol=1e-5)
 
 
