@@ -3,15 +3,15 @@
 Reads  records made by steps.generate; with data_dir also those
 Logs   comparison.md, comparison.json, plots of how time grows and of where it goes
 
-form=smoke   a two-hundredth of the complete size: shows only that everything works
+form=smoke   a hundredth of the complete size: shows only that everything works
 form=short   a twentieth, under five minutes
 form=long    the complete size: 14,000 vacancies, 42,000 CVs of 4,300 characters, 54,000 prospects;
              the baseline is fitted on a tenth of its rows and its time multiplied
 
-Every measurement is a process of its own, one after the other: leave the machine alone meanwhile.
-Reading, scoring and the user's records are measured REPEATS times, the trainings of form=long
-twice, the two sides in turns, and the shortest counts: what other work on the machine adds is no
-part of either.
+Every measurement but that of ranking is a process of its own, one after the other: leave the
+machine alone meanwhile. Reading, scoring and the user's records are measured three times, the
+trainings of form=long twice, the two sides in turns, and the shortest counts: what other work on
+the machine adds is no part of either. MB are 2²⁰ bytes.
 """
 
 import json
@@ -23,7 +23,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import median
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import joblib
 import matplotlib
@@ -50,9 +50,10 @@ from steps.session import run_step
 
 COMPLETE = {"vacancies": 14_000, "candidates": 42_000, "prospects": 54_000}
 QUERIES = 20
-REPEATS = 3
 BLANKED = 400
 """CVs that the described pipeline's reading blanks: one takes milliseconds."""
+PLAIN_PAIRS = 5_000
+"""Pairs that the described pipeline scores: some seconds."""
 SHORTEST = 0.5
 """Seconds: a difference of two processes that is smaller is noise."""
 PREPARING = (
@@ -83,14 +84,16 @@ class Form:
     pools: tuple[int, ...]
     turns: int
     """How often both are trained on the largest records, in turns: the shortest counts."""
+    repeats: int
+    """The same for reading, scoring and the user's records."""
     pairs: int
     """Distinct pairs to score: a second's worth, or the figure says nothing."""
 
 
 FORMS = {
-    "smoke": Form(1 / 200, (1.0,), 1, (1_000,), 1, 500),
-    "short": Form(1 / 20, (1 / 2, 1.0), 1, (42_000,), 1, 20_000),
-    "long": Form(1, (1 / 8, 1 / 4, 1 / 2, 1.0), 1 / 10, (42_000, 1_000_000), 2, 100_000),
+    "smoke": Form(1 / 100, (1 / 2, 1.0), 1 / 2, (1_000,), 2, 1, 500),
+    "short": Form(1 / 20, (1 / 2, 1.0), 1, (42_000,), 1, 3, 20_000),
+    "long": Form(1, (1 / 8, 1 / 4, 1 / 2, 1.0), 1 / 10, (42_000, 1_000_000), 2, 3, 100_000),
 }
 
 
@@ -104,8 +107,19 @@ class BenchmarkParameters(Parameters):
         return value or None
 
 
-def measured(arguments: list[str], **environment: str) -> tuple[float, float]:
-    """Wall seconds and peak memory (MB) of a Python process. Raises StepError where it fails."""
+class Measured(NamedTuple):
+    """What a process took."""
+
+    wall: float
+    """Seconds, like `cpu`."""
+    peak_memory_mb: float
+    """Of the process itself."""
+    cpu: float
+    """With that of the processes that it started."""
+
+
+def measured(arguments: list[str], **environment: str) -> Measured:
+    """Run Python so. Raises StepError where it fails."""
     own = ("MLFLOW_RUN_ID", "MLFLOW_EXPERIMENT_ID")
     kept = {name: value for name, value in os.environ.items() if name not in own}
     began = time.perf_counter()
@@ -119,7 +133,8 @@ def measured(arguments: list[str], **environment: str) -> tuple[float, float]:
     if process.returncode:
         last = output.strip().splitlines()[-1:] or ["no output"]
         raise StepError(f"benchmark: {' '.join(arguments[:2])} failed: {last[0]}")
-    return time.perf_counter() - began, usage.ru_maxrss / 1024
+    return Measured(time.perf_counter() - began, usage.ru_maxrss / 1024,
+                    usage.ru_utime + usage.ru_stime)
 
 
 def run_baseline(data: Path, work: Path, rows: float = 1, *options: str) -> dict[str, Any]:
@@ -147,7 +162,7 @@ def train(data: Path, store: Path) -> dict[str, Any]:
     client = MlflowClient(uri)  # makes the store's tables: a real one is there already
     # what a training keeps holds CVs: it goes with the store
     experiment = client.create_experiment("benchmark", (store / "artifacts").as_uri())
-    wall, memory = measured(
+    took = measured(
         ["-m", "steps.train", "--data_dir", str(data)], MLFLOW_TRACKING_URI=uri,
         MLFLOW_EXPERIMENT_NAME="benchmark")
     runs = {run.data.tags["mlflow.runName"]: run for run in client.search_runs([experiment])}
@@ -156,7 +171,8 @@ def train(data: Path, store: Path) -> dict[str, Any]:
     judged = json.loads(Path(client.download_artifacts(
         runs["train"].info.run_id, "judgement.json", str(store))).read_text(encoding="utf-8"))
     return {
-        "wall": wall, "peak_memory_mb": memory, "stages": stages,
+        "wall": took.wall, "peak_memory_mb": took.peak_memory_mb, "stages": stages,
+        "split_date": runs["featurize"].data.tags["jobmatch.split_date"],
         **{name: sum(runs[step].data.metrics[f"seconds_{stage}"] for step, stage in stages_)
            for name, stages_ in (("seconds", OURS), ("seconds_described", DESCRIBED))},
         "jobmatch": judged["this version"], "described": judged["described model"],
@@ -220,7 +236,8 @@ def rank_milliseconds(fitted: Path, texts: list[tuple[str, str, str]], size: int
 
 
 def write_pairs(data: Path, path: Path, rows: int) -> None:
-    """Pairs whose texts are all different: each copy of a text gets a number of its own."""
+    """Pairs whose texts are all different but for the titles: each copy of a text gets a number of
+    its own."""
     vacancies = list(read(data / "vagas.json", Vacancy).values())
     cvs = [r.cv_pt for r in read(data / "applicants.json", Candidate).values() if r.cv_pt]
     jobs = [texts_of(vacancy) for vacancy in vacancies]
@@ -234,26 +251,45 @@ def write_pairs(data: Path, path: Path, rows: int) -> None:
     pl.DataFrame(columns).write_parquet(path, compression="zstd", compression_level=1)
 
 
-def score_rows_per_second(data: Path, store: Path, work: Path, rows: int) -> float | None:
-    """Rows a second of the entry point `score`, reading and writing Parquet, process start and
-    loading of the version apart: what the last three quarters of the rows take. None where that is
-    too short to tell."""
+Speed = dict[str, float]
+"""`rows_per_second`, and `rows_per_cpu_second` of all cores together."""
+
+
+def scoring_speeds(
+    data: Path, store: Path, plain: Path, work: Path, form: Form
+) -> tuple[Speed, Speed | None]:
+    """How fast the described pipeline, a fitted model in a file, and the entry point `score` are,
+    in turns on the same pairs.
+
+    `score` reads and writes Parquet; the start of processes and the loading of the version are
+    apart, as what the last three quarters of the rows take counts. None where that is too short
+    to tell.
+    """
     uri = f"sqlite:///{store}/mlflow.db"
-    few, many = rows // 4, rows
+    few, many = form.pairs // 4, form.pairs
     chunk = max(1, min(4000, few // (2 * joblib.cpu_count())))  # few rows keep every core busy too
-    walls: dict[int, list[float]] = {few: [], many: []}
-    for number in walls:
+    ours: dict[int, list[Measured]] = {few: [], many: []}
+    theirs: list[Speed] = []
+    result = work / "plain_scoring.json"
+    for number in ours:
         write_pairs(data, work / f"pairs_{number}.parquet", number)
-    for turn in range(REPEATS):
-        for number, taken in walls.items():
-            wall, _ = measured(
+    for turn in range(form.repeats):
+        for number, taken in ours.items():
+            taken.append(measured(
                 ["-m", "steps.score", "--input", str(work / f"pairs_{number}.parquet"),
                  "--output", str(work / f"out_{number}_{turn}"), "--version", "1",
                  "--chunk_rows", str(chunk)],
-                MLFLOW_TRACKING_URI=uri, MLFLOW_EXPERIMENT_NAME="benchmark")
-            taken.append(wall)
-    seconds = min(walls[many]) - min(walls[few])
-    return (many - few) / seconds if seconds > SHORTEST else None
+                MLFLOW_TRACKING_URI=uri, MLFLOW_EXPERIMENT_NAME="benchmark"))
+        measured(["-m", "benchmarks.plain_scoring", str(plain), str(work / f"pairs_{few}.parquet"),
+                  str(result), "--rows", str(PLAIN_PAIRS)])
+        theirs.append(json.loads(result.read_text(encoding="utf-8")))
+    fastest = max(theirs, key=lambda speed: speed["rows_per_second"])
+    wall, cpu = (min(took[kind] for took in ours[many]) - min(took[kind] for took in ours[few])
+                 for kind in (Measured._fields.index("wall"), Measured._fields.index("cpu")))
+    if wall < SHORTEST:
+        return fastest, None
+    return fastest, {"rows_per_second": (many - few) / wall,
+                     "rows_per_cpu_second": (many - few) / cpu}
 
 
 def growth_exponent(sizes: NDArray, seconds: NDArray) -> float:
@@ -299,10 +335,12 @@ class Comparison:
                 say("training once more")
                 ours.append(train(self.data, self.work / f"store_1_{turn}"))
             say("the described pipeline")
-            plains.append(run_baseline(self.data, self.work, form.baseline_rows, "--pool"))
+            plains.append(run_baseline(
+                self.data, self.work, form.baseline_rows, "--split", ours[0]["split_date"],
+                "--model", str(self.plain_model)))
         trained[-1] = min(ours, key=lambda figures: figures["wall"])
         plain = min(plains, key=lambda figures: figures["seconds"])
-        self.figures |= {"training": trained, "baseline": plain}
+        self.figures |= {"training": trained, "baseline": plain, "walls": walls.tolist()}
         whole, seconds = trained[-1], plain["seconds"]
         theirs = f"{seconds:.0f} s"
         if form.baseline_rows < 1:
@@ -332,6 +370,11 @@ class Comparison:
         """The largest records."""
         return self.work / "data_1"
 
+    @property
+    def plain_model(self) -> Path:
+        """The described pipeline, fitted on them."""
+        return self.work / "plain.joblib"
+
     def add_memory(self, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
         self.add("peak memory of that", f"{theirs['peak_memory_mb']:,.0f} MB",
                  f"{ours['peak_memory_mb']:,.0f} MB",
@@ -341,7 +384,7 @@ class Comparison:
         """Read the largest records both ways."""
         say("reading")
         both = [(run_baseline(self.data, self.work, 1, "--read-only"),
-                 self.measured_json("benchmarks.reading")) for _ in range(REPEATS)]
+                 self.measured_json("benchmarks.reading")) for _ in range(self.form.repeats)]
         theirs, ours = (min(side, key=lambda figures: figures["seconds_reading"])
                         for side in zip(*both, strict=True))
         blanking = self.measured_json("benchmarks.plain_blanking", str(BLANKED))
@@ -374,20 +417,25 @@ class Comparison:
     def scoring(self) -> None:
         """Score pairs of distinct texts."""
         say("scoring pairs")
-        speed = score_rows_per_second(self.data, self.work / "store_1", self.work, self.form.pairs)
-        theirs = self.figures["baseline"]["rows_per_second"]
-        self.figures["score_rows_per_second"] = speed
-        self.add(f"score pairs of distinct texts ({self.form.pairs:,})", f"{theirs:,.0f} rows/s",
-                 f"{speed:,.0f} rows/s" if speed else "too few to tell",
-                 ratio(speed, theirs) if speed else "")
+        theirs, ours = scoring_speeds(
+            self.data, self.work / "store_1", self.plain_model, self.work, self.form)
+        self.figures |= {"scoring_baseline": theirs, "scoring": ours}
+        for kind, unit in (("rows_per_second", "rows/s"),
+                           ("rows_per_cpu_second", "rows per second of CPU")):
+            self.add(f"score pairs of distinct texts ({self.form.pairs:,}): {unit}",
+                     f"{theirs[kind]:,.0f}", f"{ours[kind]:,.0f}" if ours else "too few to tell",
+                     ratio(ours[kind], theirs[kind]) if ours else "")
 
     def own_records(self, data_dir: Path) -> None:
         """Both on the user's records."""
         say(f"your records: {data_dir}")
-        both = [(train(data_dir, self.work / f"own_{turn}"),
-                 run_baseline(data_dir, self.work, 1, "--pool")) for turn in range(REPEATS)]
+        trained, plains = [], []
+        for turn in range(self.form.repeats):
+            trained.append(train(data_dir, self.work / f"own_{turn}"))
+            plains.append(run_baseline(
+                data_dir, self.work, 1, "--split", trained[0]["split_date"]))
         ours, theirs = (min(side, key=lambda figures: figures["seconds"])
-                        for side in zip(*both, strict=True))
+                        for side in (trained, plains))
         self.figures |= {"own": ours, "own_baseline": theirs}
         self.add("**your records**: parsing, vectorising, grid search",
                  f"{theirs['seconds']:.1f} s",
@@ -420,10 +468,11 @@ def benchmark(p: BenchmarkParameters) -> None:
     mlflow.log_metrics({name: value for name, value in {
         "training_seconds": figures["training"][-1]["wall"],
         "training_seconds_baseline": figures["baseline"]["seconds"],
-        "score_rows_per_second": figures["score_rows_per_second"],
+        "score_rows_per_second": figures["scoring"] and figures["scoring"]["rows_per_second"],
         "ingest_seconds": figures["reading"]["seconds_reading"],
     }.items() if value is not None})
-    for name, figure in plots(comparison.form, figures["training"]).items():
+    for name, figure in plots(comparison.form, figures["training"][-1]["stages"],
+                              figures["walls"]).items():
         mlflow.log_figure(figure, f"plots/{name}.png")
     plt.close("all")
 
@@ -437,10 +486,10 @@ def table(rows: list[tuple[str, str, str, str]]) -> str:
     return "\n".join(lines + [f"| {' | '.join(row)} |" for row in rows]) + "\n"
 
 
-def plots(form: Form, trained: list[dict[str, Any]]) -> dict[str, Any]:
-    """Where the time goes, and how it grows."""
+def plots(form: Form, stages: dict[str, float], walls: list[float]) -> dict[str, Any]:
+    """Where the time goes, and how it grows: seconds of each stage, and of the first training of
+    each size."""
     figure, axes = plt.subplots(figsize=(7, 5), layout="constrained")
-    stages = trained[-1]["stages"]
     axes.barh(list(stages), list(stages.values()))
     axes.invert_yaxis()
     axes.set(title="Where a training's time goes", xlabel="seconds")
@@ -448,7 +497,6 @@ def plots(form: Form, trained: list[dict[str, Any]]) -> dict[str, Any]:
     if len(form.growth) > 1:
         figure, axes = plt.subplots(figsize=(5.2, 4.2), layout="constrained")
         sizes = [form.size * share * COMPLETE["candidates"] for share in form.growth]
-        walls = [t["wall"] for t in trained]
         axes.plot(sizes, walls, "o-", label="training")
         axes.plot(sizes, [walls[-1] * size / sizes[-1] for size in sizes], ":", color="grey",
                   label="linear")

@@ -11,7 +11,8 @@ if TYPE_CHECKING:
 def create_app(settings: "Settings | None" = None) -> "Flask":
     """The WSGI application; settings come from the environment and `.env` unless given.
 
-    Raises gateway.settings.SettingsError when a setting is missing or wrong.
+    Where a setting is missing or wrong, raises gateway.settings.SettingsError for those given, and
+    ends the process with a line for others.
     """
     # imported late: gunicorn's configuration reads gateway.settings before prometheus_client
     # may be imported

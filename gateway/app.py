@@ -10,7 +10,7 @@ from gateway.body import JsonRequest, discard_rest
 from gateway.metrics import Metrics
 from gateway.routes import BLUEPRINTS, documentation
 from gateway.services import EXTENSION, Services
-from gateway.settings import Settings
+from gateway.settings import Settings, SettingsError
 from gateway.tokens import Tokens
 from gateway.training import Trainings
 from gateway.upstream import ModelServer, TrackingServer
@@ -29,12 +29,11 @@ class _App(OpenAPI):
 def build(settings: Settings) -> Flask:
     """The application, with everything prepared that it needs. Raises SettingsError for a fault in
     the settings."""
-    prepare(settings)
-    return assemble(settings)
+    return assemble(settings, prepare(settings))
 
 
-def assemble(settings: Settings) -> Flask:
-    """The application, where everything is prepared."""
+def assemble(settings: Settings, signing: tuple[keys.Key, ...]) -> Flask:
+    """The application, where everything is prepared and has given these keys."""
     app = _App(
         "gateway",
         info=openapi.INFO,
@@ -55,7 +54,7 @@ def assemble(settings: Settings) -> Flask:
         hops = settings.trusted_proxies
         app.wsgi_app = ProxyFix(app.wsgi_app, x_for=hops, x_proto=hops, x_host=0)  # type: ignore[method-assign]
 
-    services = _services(settings)
+    services = _services(settings, signing)
     app.extensions[EXTENSION] = services
     logs.configure()
     logs.register(app, services.metrics)
@@ -72,27 +71,33 @@ def assemble(settings: Settings) -> Flask:
     return app
 
 
-def prepare(settings: Settings) -> None:
-    """What a start needs: the state directory, keys, the users' table and a first administrator.
+def prepare(settings: Settings) -> tuple[keys.Key, ...]:
+    """What a start needs: the state directory, the users' table and a first administrator, and
+    the keys of tokens, which it returns.
 
     Done again and again without harm. Raises SettingsError when something is missing or wrong.
     """
     ours = {"users.db": settings.database_url, "limits.db": settings.limits_url}
-    state.prepare(
-        settings.state_dir, private=[name for name, elsewhere in ours.items() if not elsewhere]
-    )
-    keys.load(settings)
-    cli.first_start(settings)
+    try:
+        state.prepare(
+            settings.state_dir, private=[name for name, elsewhere in ours.items() if not elsewhere]
+        )
+        found = keys.load(settings)
+        cli.first_start(settings)
+    except OSError as error:
+        raise SettingsError(f"GATEWAY_STATE_DIR: {error.filename or settings.state_dir}: "
+                            f"{error.strerror or error}") from error
+    return found
 
 
-def _services(settings: Settings) -> Services:
+def _services(settings: Settings, signing: tuple[keys.Key, ...]) -> Services:
     users = Users(settings.users_url)
     metrics = Metrics()
     tracking = TrackingServer(settings)
     return Services(
         settings=settings,
         users=users,
-        tokens=Tokens(settings, keys.load(settings)),
+        tokens=Tokens(settings, signing),
         limiter=limiting.build(settings),
         model=ModelServer(settings),
         tracking=tracking,

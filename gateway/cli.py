@@ -11,6 +11,7 @@ from typing import Any
 import click
 from flask import Flask, current_app
 from flask.cli import AppGroup
+from sqlalchemy.exc import DatabaseError
 
 from gateway import keys as key_store
 from gateway.services import EXTENSION, Services
@@ -41,6 +42,10 @@ def first_start(settings: Settings) -> None:
                 return
         except UsersUnavailableError as error:
             raise SettingsError(f"{PREFIX}DATABASE_URL: {error}") from error
+        except DatabaseError as error:  # a file that is damaged, or none of a database
+            raise SettingsError(
+                f"{PREFIX}DATABASE_URL: the users' database cannot be read ({error.orig}); put "
+                "back a copy of it") from error
         if given is None and settings.secrets == "environment":
             raise SettingsError(
                 f"{PREFIX}ADMIN_PASSWORD is not set, {PREFIX}SECRETS is 'environment' and there is "

@@ -7,6 +7,7 @@ several machines share the limits (GATEWAY_LIMITS_URL).
 import sqlite3
 import threading
 import time
+from pathlib import Path
 
 from limits.storage import Storage
 
@@ -23,6 +24,17 @@ class SqliteStorage(Storage):
         self._path = uri.partition("://")[2]
         self._local = threading.local()
         self._count = 0
+        try:
+            self._create()
+        except sqlite3.OperationalError:  # locked, or no place for it
+            raise
+        except sqlite3.DatabaseError:  # damaged: a new one only forgets the counts
+            for end in ("", "-wal", "-shm"):
+                Path(self._path + end).unlink(missing_ok=True)
+            self._local = threading.local()
+            self._create()
+
+    def _create(self) -> None:
         with self._connection() as connection:
             connection.execute(
                 "CREATE TABLE IF NOT EXISTS hits (key TEXT PRIMARY KEY, count INTEGER, "

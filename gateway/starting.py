@@ -14,7 +14,10 @@ from gateway.settings import Settings, SettingsError, exit_with, load
 if TYPE_CHECKING:
     from flask import Flask
 
+    from gateway.keys import Key
+
 _settings: Settings | None = None
+_keys: "tuple[Key, ...]" = ()
 
 
 def start_or_reload() -> Settings:
@@ -22,20 +25,21 @@ def start_or_reload() -> Settings:
 
     A fault ends the process at its start. At a reload it is told, and what was there before stays.
     """
-    global _settings
+    global _settings, _keys
     try:
         fresh = load()
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(fresh.state_dir / "metrics")
         from gateway.app import prepare
 
-        prepare(fresh)
+        keys = prepare(fresh)
+        (fresh.state_dir / "metrics").mkdir(mode=0o700, exist_ok=True)
     except SettingsError as error:
         if _settings is None:
             exit_with(error)
         print(f"gateway: {error}; nothing is reloaded", file=sys.stderr, flush=True)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_settings.state_dir / "metrics")
     else:
-        _settings = fresh
+        _settings, _keys = fresh, keys
     return _settings
 
 
@@ -45,7 +49,7 @@ def application() -> "Flask":
     from gateway.app import assemble, build
 
     if _settings:
-        return assemble(_settings)
+        return assemble(_settings, _keys)
     try:
         return build(load())
     except SettingsError as error:

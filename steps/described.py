@@ -73,7 +73,9 @@ def fit_described(
 def _best_c(x: sp.csr_matrix, corpus: Corpus, pairs: Pairs, p: TrainParameters) -> float:
     posting = corpus.postings[pairs.vacancy]
     folds = min(p.grid_search_cv, len(np.unique(posting[pairs.hired == 1])))
-    how = replace(p.grid, folds=max(folds, 2))
+    if folds < 2:  # all its hires are of one vacancy: there is nothing to search on
+        return float(np.median(p.grid_search_c_values))
+    how = replace(p.grid, folds=folds)
     give_back()  # the worker needs memory now
     grid, _ = begin_search(x, pairs.hired, posting, np.ones(len(pairs)), how).result()
     return grid.best_c

@@ -63,10 +63,10 @@ def unseen(
 
 
 def judge_all(
-    corpus: Corpus, on: Held, version: Version, part: str, production: Version | None,
+    corpus: Corpus, on: Held, version: Version, part: str, production: Judgement | None,
     progress: Progress,
 ) -> list[Judgement]:
-    """The baselines, production where it has not seen the vacancies, and the version last."""
+    """The baselines, production where it can be judged, and the version last."""
     fitted = version.part(part)
     vacancies, candidates = corpus.vectors(fitted.terms, fitted.space)
     judgements = []
@@ -77,10 +77,8 @@ def judge_all(
     )):
         judgements.append(judge(contender, on))
         progress.within(number / 5)
-    if production is not None and production.number != version.number:
-        judgement = judge_version(corpus, on, production)
-        if judgement:
-            judgements.append(judgement)
+    if production is not None:
+        judgements.append(production)
     judgements.append(judge(model_contender(
         version.name, fitted.scorer, vacancies, candidates, fitted.threshold, on
     ), on))
@@ -126,7 +124,9 @@ def evaluate(p: EvaluateParameters) -> None:
     on = held(pairs, judged, dates, filled, p.random_state)
     progress.stage("judging")
     production = readable(version_at(client, PRODUCTION))
-    judgements = judge_all(corpus, on, version, part, production, progress)
+    theirs = (judge_version(corpus, on, production)
+              if production and production.number != version.number else None)
+    judgements = judge_all(corpus, on, version, part, theirs, progress)
     progress.stage("writing the report")
     log_judgement(judgements, on, version, part, corpus.tokens)
     mlflow.set_tags({"jobmatch.version": version.number, "jobmatch.part": part})

@@ -92,7 +92,7 @@ class Data:
     posting: NDArray[np.int64]
     """Of each vacancy: those that were posted again with the same text stay in one fold."""
     age: NDArray[np.float64]
-    """Days between each vacancy and the newest one."""
+    """Days between each pair's vacancy and the newest one."""
     pool: NDArray[np.int64]
     """Numbers of the candidates that non-matches may be drawn from."""
 

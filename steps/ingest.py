@@ -43,6 +43,7 @@ from steps.records import (
     read,
 )
 from steps.redaction import redact, without_name
+from steps.scratch import write_table
 from steps.session import run_step
 
 TABLES = ("vacancies", "candidates", "pairs")
@@ -266,7 +267,7 @@ def _log_tables(data_dir: Path, **tables: pl.DataFrame) -> None:
     with TemporaryDirectory() as folder:
         for name, table in tables.items():
             path = Path(folder) / f"{name}.parquet"
-            table.write_parquet(path, compression="zstd", compression_level=1)
+            write_table(table, path, compression="zstd", compression_level=1)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # two of MLflow's source types fit a local folder
                 dataset = from_polars(

@@ -9,6 +9,7 @@ but not once more to go back to it.
 """
 
 import json
+import os
 import subprocess
 import sys
 from tempfile import TemporaryDirectory
@@ -106,7 +107,9 @@ def require_loads(version: str) -> None:
     with TemporaryDirectory() as folder:
         done = subprocess.run(
             [sys.executable, "-c", ANSWER, f"models:/{MODEL}/{version}", json.dumps([row])],
-            cwd=folder, capture_output=True, text=True, check=False)
+            # what it downloads goes with the folder too
+            cwd=folder, env=os.environ | {"TMPDIR": folder}, capture_output=True, text=True,
+            check=False)
     try:
         sound = not done.returncode and 0 <= float(done.stdout.splitlines()[-1]) <= 1
     except (ValueError, IndexError):
@@ -123,11 +126,13 @@ def promote(parameters: PromoteParameters) -> None:
     current = version_at(client, PRODUCTION)
     version = chosen_version(client, parameters.version, current)
     number = str(version.version)
-    if current and str(current.version) == number:
-        print(f"{PRODUCTION} is already at version {number}: nothing to do")
+    if _already_at(number, current):
         return
     require_passed(version, parameters)
     require_loads(number)
+    current = version_at(client, PRODUCTION)  # others may have moved it meanwhile
+    if _already_at(number, current):
+        return
     replaced = str(current.version) if current else None
     past_stopping()
     set_production(client, number, replaced, by=current_user(), forced=gate_failed(version),
@@ -135,6 +140,13 @@ def promote(parameters: PromoteParameters) -> None:
     mlflow.set_tags({"jobmatch.version": number, "jobmatch.replaced": replaced or "none"})
     print(f"{PRODUCTION}: version {replaced or 'none'} -> {number}; "
           "undo with `mlflow run . -e promote -P version=previous`")
+
+
+def _already_at(number: str, current: ModelVersion | None) -> bool:
+    there = current is not None and str(current.version) == number
+    if there:
+        print(f"{PRODUCTION} is already at version {number}: nothing to do")
+    return there
 
 
 if __name__ == "__main__":

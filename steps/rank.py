@@ -44,6 +44,7 @@ from steps.ingest import IngestParameters
 from steps.parameters import select
 from steps.progress import Progress
 from steps.registry import PRODUCTION, STAGING, resolve
+from steps.scratch import write_table
 from steps.session import run_step
 from steps.tokens import tokenise
 from steps.versions import load_version
@@ -234,7 +235,7 @@ def with_codes(table: pl.DataFrame, jobs: pl.DataFrame, people: pl.DataFrame) ->
 
 def _log(ranking: pl.DataFrame) -> None:
     with TemporaryDirectory() as folder:
-        ranking.write_parquet(Path(folder) / "ranking.parquet")
+        write_table(ranking, Path(folder) / "ranking.parquet")
         nested = [name for name, kind in ranking.schema.items() if kind.is_nested()]
         ranking.drop(nested).write_csv(Path(folder) / "ranking.csv")
         mlflow.log_artifacts(folder)

@@ -6,12 +6,16 @@ holds a lock on its folder (flock(2)), which the kernel takes back from a proces
 
 import fcntl
 import os
+import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
+
+import polars as pl
 
 PREFIX = "jobmatch-step-"
 NEW = 60.0
@@ -33,6 +37,18 @@ def own_folder() -> Iterator[None]:
         finally:
             tempfile.tempdir = usual
             os.close(lock)
+
+
+def write_table(table: pl.DataFrame, path: Path, **how: Any) -> None:
+    """`write_parquet`, which says with an error of its own where there is no room; here it is an
+    OSError like any other."""
+    try:
+        table.write_parquet(path, **how)
+    except pl.exceptions.ComputeError as error:
+        number = re.search(r"\(os error (\d+)\)", str(error))
+        if number is None:
+            raise
+        raise OSError(int(number[1]), os.strerror(int(number[1])), str(path)) from error
 
 
 def remove_abandoned(where: Path) -> None:

@@ -3,11 +3,13 @@
 import gc
 import logging
 import os
+import re
 import signal
 import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from tempfile import gettempdir
 from types import FrameType
 from typing import Any, TypeVar
 
@@ -86,25 +88,32 @@ def past_stopping() -> None:
 
 
 def one_line(error: Exception) -> str:
-    """What went wrong, without anything that could hold a text of the records."""
+    """What went wrong, without anything that could hold a text of the records, and without the
+    login that an address in it may hold."""
+    return re.sub(r"://[^/\s]*@", "://…@", _said(error))
+
+
+def _said(error: Exception) -> str:
     if isinstance(error, StepError):
         return str(error)
     if isinstance(error, MlflowException):
-        first = (error.message or type(error).__name__).splitlines()[0]
-        return f"MLflow at {_without_password(mlflow.get_tracking_uri())}: {first}"
+        first, *more = (error.message or type(error).__name__).splitlines()
+        why = f" {more[0].strip()}" if first.endswith(":") and more else ""
+        return f"MLflow at {mlflow.get_tracking_uri()}: {first}{why}"
     if isinstance(error, OSError):
-        return str(error).splitlines()[0] if str(error) else type(error).__name__
+        first = str(error).splitlines()[0] if str(error) else type(error).__name__
+        if error.errno is None:  # numpy's, where it could not write all
+            return (f"a file could not be written or read whole ({first}); is there room in "
+                    f"{gettempdir()}?")
+        return first
     return f"unexpected {type(error).__name__}; the step's output tells where"
-
-
-def _without_password(uri: str) -> str:
-    head, at, host = uri.rpartition("@")
-    return f"{head.partition('://')[0]}://…@{host}" if at else uri
 
 
 def _quiet() -> None:
     """Keep MLflow's own chatter out of the step's output; warnings and errors stay."""
     os.environ.setdefault("MLFLOW_ENABLE_ARTIFACTS_PROGRESS_BAR", "false")
+    if "@" in mlflow.get_tracking_uri():  # it would print that address, login and all
+        os.environ.setdefault("MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT", "true")
     for name in ("mlflow.store.db.utils", "alembic", "mlflow.tracking._model_registry",
                  "mlflow.store.model_registry"):
         logging.getLogger(name).setLevel(logging.WARNING)

@@ -126,12 +126,13 @@ def at_threshold(judgement: Judgement, hired: NDArray[np.int64]) -> dict[str, fl
 
 
 def gate(
-    features: Features, on: Held, own: Judgement, version: Version, production: Version | None
+    features: Features, on: Held, own: Judgement, theirs: Judgement | None, version: Version,
+    production: Version | None,
 ) -> tuple[bool, str]:
-    """The verdict, on held-out vacancies that the production version has not seen either."""
+    """The verdict, on held-out vacancies that the production version has not seen either. `theirs`
+    is production's judgement on all of them, where it has seen none."""
     if production is None:
         return verdict(own, None)
-    theirs = judge_version(features.corpus, on, production)
     if theirs is None:  # production was held back from fewer days: judge both on those
         later = features.vacancy_dates >= production.split_date
         if not (later[features.pairs.vacancy] & features.pairs.joined).any():
@@ -214,13 +215,14 @@ def train(p: TrainParameters) -> None:
         mine = Version("", fitted, np.datetime64(features.split_date),
                        np.datetime64(features.trained_until), hired_shares(features))
         write_about(mine)
-        judgements = judge_all(features.corpus, on, mine, HOLDOUT, production, progress)
+        theirs = judge_version(features.corpus, on, production) if production else None
+        judgements = judge_all(features.corpus, on, mine, HOLDOUT, theirs, progress)
         own = judgements[-1]
         if current and production is None:
             passed, reason = False, (f"production (version {current.version}) cannot be read, so "
                                      "the two cannot be compared")
         else:
-            passed, reason = gate(features, on, own, mine, production)
+            passed, reason = gate(features, on, own, theirs, mine, production)
         final, described = whole.result()
         write_part(fitted, SHIPPED, features.terms[SHIPPED], final)
         write_described_part(fitted, SHIPPED, described)

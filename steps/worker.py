@@ -18,7 +18,7 @@ from tempfile import TemporaryDirectory
 from typing import Any, Generic, TypeVar
 
 import joblib
-from joblib.externals.loky import ProcessPoolExecutor
+from joblib.externals.loky import ProcessPoolExecutor, process_executor
 from joblib.externals.loky.backend import resource_tracker
 
 from steps.memory import keep_freed
@@ -80,6 +80,8 @@ def end() -> None:
 def _begin(parent: int) -> None:
     keep_freed()
     end_with(parent)
+    # where psutil is there, loky ends a worker whose memory grows, as that of this one must
+    process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
     from sklearn import linear_model, metrics, model_selection  # noqa: F401  what takes so long
 
     from steps.convergence import silence_unconverged
@@ -145,10 +147,11 @@ class Calls(Generic[R]):
                 self._killed = True
                 results[number] = self._functions[number](self._value)
         report(1)
-        if self._killed:
-            _say_once(KILLED)
         if self._folder:
             _drop(self._folder)
+        if self._killed:
+            _say_once(KILLED)
+            end()  # or the next value would be written for nobody
         return [results[number] for number in range(len(self._functions))]
 
     def _taken(self) -> int | None:

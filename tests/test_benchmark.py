@@ -31,8 +31,9 @@ def test_smoke_form_logs_the_table_its_figures_and_plots(
 ) -> None:
     store = new_store()
     done = subprocess.run(
-        [sys.executable, "-m", "benchmarks.compare", "--form", "smoke"], cwd=PROJECT,
-        env=store.environment(), capture_output=True, text=True, timeout=600)
+        [sys.executable, "-m", "benchmarks.compare", "--form", "smoke",
+         "--data_dir", str(SAMPLE)],
+        cwd=PROJECT, env=store.environment(), capture_output=True, text=True, timeout=600)
     assert done.returncode == 0, done.stderr[-2000:]
     (run,) = store.runs("benchmark")
     logged = Path(store.client.download_artifacts(run.info.run_id, "", str(tmp_path)))
@@ -43,10 +44,13 @@ def test_smoke_form_logs_the_table_its_figures_and_plots(
         assert what in table
         assert what in done.stdout
     figures = json.loads((logged / "comparison.json").read_text(encoding="utf-8"))
-    (trained,) = figures["training"]
-    assert 0 < trained["seconds_described"] < trained["wall"]
-    assert 0 < trained["seconds"] < trained["wall"]
-    assert figures["baseline"]["rows"] > 0
-    assert figures["score_rows_per_second"] is None  # so few rows cannot tell
-    assert "too few to tell" in table
-    assert (logged / "plots" / "stages.png").stat().st_size > 0
+    for trained in (*figures["training"], figures["own"]):
+        assert 0 < trained["seconds_described"] < trained["wall"]
+        assert 0 < trained["seconds"] < trained["wall"]
+    baseline = figures["baseline"]
+    assert 0 < baseline["rows"] < baseline["rows_training"]
+    assert figures["own_baseline"]["rows"] == figures["own_baseline"]["rows_training"]
+    assert figures["scoring_baseline"]["rows_per_second"] > 0
+    assert ("too few to tell" in table) == (figures["scoring"] is None)
+    for plot in ("stages", "growth"):
+        assert (logged / "plots" / f"{plot}.png").stat().st_size > 0

@@ -71,6 +71,20 @@ shared = begin().result()[0].scores.tolist()
 print(json.dumps(shared == alone))
 """
 
+GROWS = BEGINNING + """
+def grow(value):
+    time.sleep(1.1)  # loky looks at a worker's memory once a second
+    kept = np.ones(50_000_000)
+    worker.kept = kept
+    return os.getpid()
+calls = worker.Calls([grow] * 4, None)
+calls.begin()
+while len(calls._elsewhere) < 4:
+    time.sleep(0.1)
+pids = calls.results()
+print(json.dumps([len(set(pids)), parent in pids]))
+"""
+
 ENDED_WHILE_IT_FITS = BEGINNING + """
 number = worker._executor.submit(os.getpid).result()
 begun = begin(Slow)
@@ -235,6 +249,14 @@ def test_a_worker_and_what_it_reads_go_with_a_training_that_is_killed(
             assert time.monotonic() < deadline, "a worker outlives the training"
             time.sleep(0.2)
         assert not list(tmp_path.rglob("value"))
+
+
+@needs_worker
+def test_a_worker_may_need_much_memory() -> None:
+    (processes, here), messages = said_by(GROWS)
+    assert processes == 1
+    assert not here
+    assert "worker" not in messages
 
 
 @needs_worker

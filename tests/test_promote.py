@@ -8,6 +8,8 @@ from pathlib import Path
 import mlflow
 import pytest
 
+from steps import promote
+from steps.promote import require_loads
 from steps.registry import set_production
 from tests.conftest import Ended, Store, Trained, use
 
@@ -77,6 +79,23 @@ def test_promotion_moves_the_alias_and_records_who_when_and_what(
     run = registry.runs("promote")[0]
     assert run.info.status == "FINISHED"
     assert run.data.tags["jobmatch.version"] == "2"
+
+
+def test_what_is_replaced_is_what_served_last(
+    registry: Store, step: Step, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Somebody else may promote while a version is tried, which takes seconds."""
+    put_live(registry, 1)
+
+    def tried_while_another_is_promoted(number: str) -> None:
+        require_loads(number)
+        put_live(registry, 3)
+
+    monkeypatch.setattr(promote, "require_loads", tried_while_another_is_promoted)
+    assert "version 3 -> 2" in step("promote", version=2).output
+    assert tags(registry, 2)["replaced_version"] == "3"
+    assert "already at version 3" in step("promote", version=3, force="true").output
+    assert registry.aliases() == {"production": 3}
 
 
 def test_previous_undoes_the_last_promotion(registry: Store, step: Step) -> None:

@@ -7,9 +7,10 @@ import tempfile
 import time
 from pathlib import Path
 
+import polars as pl
 import pytest
 
-from steps.scratch import NEW, PREFIX, own_folder, remove_abandoned
+from steps.scratch import NEW, PREFIX, own_folder, remove_abandoned, write_table
 from tests.conftest import PROJECT
 
 LIVING = """
@@ -67,3 +68,9 @@ def test_what_is_new_or_no_folder_of_a_step_is_left_alone(tmp_path: Path) -> Non
     assert new.exists()
     assert other.exists()
     assert linked.exists()
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux' /dev/full")
+def test_a_table_that_finds_no_room_says_so() -> None:
+    with pytest.raises(OSError, match="No space left on device: '/dev/full'"):
+        write_table(pl.DataFrame({"cv": ["java"] * 1000}), Path("/dev/full"))

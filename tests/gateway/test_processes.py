@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -368,6 +369,47 @@ def test_reload_with_a_wrong_setting_changes_nothing(tmp_path: Path, model: Serv
         said = (tmp_path / "gateway.log").read_text()
         assert said.count("GATEWAY_LOGIN_LIMITS is not a setting of the gateway") == 1
         assert "nothing is reloaded" in said
+
+
+def test_reload_makes_the_folder_of_the_figures_where_it_is_not_there(
+    tmp_path: Path, model: ServedModel
+) -> None:
+    """As in another state directory, which a reload may bring."""
+    with servers.gateway(tmp_path, GATEWAY_MODEL_URL=model.url, **USUAL) as url:
+        first = both_workers(url)
+        master = psutil.Process(first[0]).ppid()
+        shutil.rmtree(tmp_path / "state" / "metrics")
+        os.kill(master, signal.SIGHUP)
+        wait_for(lambda: len(now := workers(url)) == 2 and not set(first) & set(now), 30)
+        assert requests.get(url + "/health", timeout=10).status_code == 200
+        assert psutil.Process(both_workers(url)[0]).ppid() == master
+
+
+@pytest.mark.parametrize("lost", ["secrets.json", "limits.db"])
+def test_worker_is_replaced_where_a_file_is_damaged(tmp_path: Path, lost: str) -> None:
+    with servers.gateway(tmp_path, GATEWAY_ADMIN_PASSWORD=PASSWORD) as url:
+        both = both_workers(url)
+        headers = log_in(url)
+        damaged = tmp_path / "state" / lost
+        damaged.write_bytes(b"no longer what it was" * 1000)
+        os.kill(both[0], signal.SIGKILL)
+        wait_for(lambda: both[0] not in (now := workers(url)) and len(now) == 2, 30)
+        os.kill(both[1], signal.SIGKILL)  # the new one answers
+        wait_for(lambda: not set(both) & set(now := workers(url)) and len(now) == 2, 30)
+        answer = requests.post(url + "/rank", json={}, headers=headers, timeout=10)
+        assert answer.status_code == 422  # the token is known
+
+
+@pytest.mark.parametrize("lost", ["users.db", "secrets.json"])
+def test_start_says_which_file_is_damaged(tmp_path: Path, lost: str) -> None:
+    (tmp_path / "state").mkdir(mode=0o700)
+    damaged = tmp_path / "state" / lost
+    damaged.write_bytes(b"no longer what it was" * 1000)
+    damaged.chmod(0o600)
+    ended = start(tmp_path, GATEWAY_ADMIN_PASSWORD=PASSWORD)
+    assert ended.returncode != 0
+    assert "Traceback" not in ended.stderr
+    assert {"users.db": "the users' database cannot be read"}.get(lost, lost) in ended.stderr
 
 
 def test_worker_is_replaced_while_the_users_database_is_away(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ from jobmatch_pyfunc.scoring import (
 )
 from jobmatch_pyfunc.text import body, count_terms
 from steps.corpus import Pairs
+from steps.described import Vectoriser, fit_described
 from steps.evaluate import judge_all
 from steps.failure import StepError
 from steps.featurize import largest_singular, latent_space
@@ -311,6 +312,18 @@ def test_scores_that_are_no_numbers_are_not_judged(trained: Trained) -> None:
         judge(Contender("broken", lambda _: scores, hire, 0.5), on)
     with pytest.raises(StepError, match="broken gave scores that are not finite"):
         judge(Contender("broken", np.zeros_like, np.full_like(hire, np.inf), 0.5), on)
+
+
+def test_the_described_model_is_fitted_where_one_vacancy_made_all_hires(trained: Trained) -> None:
+    features, parameters = trained.features, trained.parameters
+    pairs = features.training_pairs(HOLDOUT)
+    pairs = pairs.where(pairs.joined)
+    posting = features.corpus.postings[pairs.vacancy]
+    only = posting[np.argmax(pairs.hired)]
+    pairs = pairs.where((pairs.hired == 0) | (posting == only))
+    vectorisers = {name: Vectoriser(*spec) for name, spec in features.described.items()}
+    fitted = fit_described(vectorisers, features.corpus, pairs, parameters)
+    assert fitted.c == np.median(parameters.grid_search_c_values)
 
 
 def test_the_described_model_orders_the_pool_alike_for_every_vacancy_and_the_shipped_does_not(
