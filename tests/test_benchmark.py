@@ -9,10 +9,11 @@ from pathlib import Path
 import polars as pl
 import pytest
 
+from benchmarks.gateway_overhead import MOST_CPU_MS
 from benchmarks.plain_blanking import blanked
 from steps.records import Candidate, read
 from steps.redaction import redact, without_name
-from tests.conftest import PROJECT, SAMPLE, Store
+from tests.conftest import PROJECT, SAMPLE, Store, Trained
 
 
 def test_the_plain_blanking_does_the_work_that_ingest_does() -> None:
@@ -54,3 +55,29 @@ def test_smoke_form_logs_the_table_its_figures_and_plots(
     assert ("too few to tell" in table) == (figures["scoring"] is None)
     for plot in ("stages", "growth"):
         assert (logged / "plots" / f"{plot}.png").stat().st_size > 0
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("benchmark")
+def test_the_serving_benchmark_works(new_store: Callable[[], Store]) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.serving", "--quick"], cwd=PROJECT,
+        env=new_store().environment(), capture_output=True, text=True, timeout=600)
+    assert done.returncode == 0, done.stderr[-2000:]
+    for what in ("requests/s", "ten best of a pool", "failed requests", "memory, 2 workers"):
+        assert what in done.stdout
+
+
+@pytest.mark.slow
+@pytest.mark.xdist_group("trained")
+def test_the_benchmark_of_the_gateway_works(trained: Trained) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.gateway_overhead", "--requests", "20"], cwd=PROJECT,
+        env=trained.store.environment(), capture_output=True, text=True, timeout=600)
+    figures = [line.split("|")[1:-1] for line in done.stdout.splitlines()[-3:]]
+    assert [name.strip() for name, *_ in figures] == [
+        "model server", "behind the gateway", "the gateway adds"], done.stderr[-2000:]
+    (_, alone, *_), (_, behind, *_), (_, added, *_) = figures
+    assert float(alone) > 0
+    assert abs(float(behind) - float(alone) - float(added)) < 0.02
+    assert (done.returncode == 0) == (float(added) <= MOST_CPU_MS), done.stderr

@@ -201,7 +201,9 @@ def test_memory_does_not_grow_with_the_input(
     peaks = []
     for copies in (2, 16):  # in one row group each
         source = tmp_path / f"{copies}.parquet"
-        pl.concat([pairs] * copies).write_parquet(source, row_group_size=10**9)
+        distinct = pl.concat([pairs] * copies).with_row_index("n").with_columns(
+            pl.col("cv_pt") + pl.format(" number{}", "n")).drop("n")
+        distinct.write_parquet(source, row_group_size=10**9)
         process = started(trained, input=source, output=tmp_path / f"out{copies}", chunk_rows=250)
         ended_at_last.append(process)
         peak = 0
