@@ -284,8 +284,9 @@ def scoring_speeds(
                   str(result), "--rows", str(PLAIN_PAIRS)])
         theirs.append(json.loads(result.read_text(encoding="utf-8")))
     fastest = max(theirs, key=lambda speed: speed["rows_per_second"])
-    wall, cpu = (min(took[kind] for took in ours[many]) - min(took[kind] for took in ours[few])
-                 for kind in (Measured._fields.index("wall"), Measured._fields.index("cpu")))
+    wall, cpu = (
+        min(getattr(took, kind) for took in ours[many])
+        - min(getattr(took, kind) for took in ours[few]) for kind in ("wall", "cpu"))
     if wall < SHORTEST:
         return fastest, None
     return fastest, {"rows_per_second": (many - few) / wall,
