@@ -9,7 +9,7 @@ form=long    the complete size: 14,000 vacancies, 42,000 CVs of 4,300 characters
              the baseline is fitted on a tenth of its rows and its time multiplied
 
 Every measurement but that of ranking is a process of its own, one after the other: leave the
-machine alone meanwhile. Reading, scoring and the user's records are measured three times, the
+machine alone meanwhile. Reading, scoring and the user's records are measured REPEATS times, the
 trainings of form=long twice, the two sides in turns, and the shortest counts: what other work on
 the machine adds is no part of either. MB are 2²⁰ bytes.
 """
@@ -50,6 +50,7 @@ from steps.session import run_step
 
 COMPLETE = {"vacancies": 14_000, "candidates": 42_000, "prospects": 54_000}
 QUERIES = 20
+REPEATS = 3
 BLANKED = 400
 """CVs that the described pipeline's reading blanks: one takes milliseconds."""
 PLAIN_PAIRS = 5_000
@@ -84,16 +85,14 @@ class Form:
     pools: tuple[int, ...]
     turns: int
     """How often both are trained on the largest records, in turns: the shortest counts."""
-    repeats: int
-    """The same for reading, scoring and the user's records."""
     pairs: int
     """Distinct pairs to score: a second's worth, or the figure says nothing."""
 
 
 FORMS = {
-    "smoke": Form(1 / 100, (1 / 2, 1.0), 1 / 2, (1_000,), 2, 1, 500),
-    "short": Form(1 / 20, (1 / 2, 1.0), 1, (42_000,), 1, 3, 20_000),
-    "long": Form(1, (1 / 8, 1 / 4, 1 / 2, 1.0), 1 / 10, (42_000, 1_000_000), 2, 3, 100_000),
+    "smoke": Form(1 / 100, (1 / 2, 1.0), 1 / 2, (1_000,), 2, 500),
+    "short": Form(1 / 20, (1 / 2, 1.0), 1, (42_000,), 1, 20_000),
+    "long": Form(1, (1 / 8, 1 / 4, 1 / 2, 1.0), 1 / 10, (42_000, 1_000_000), 2, 100_000),
 }
 
 
@@ -256,7 +255,7 @@ Speed = dict[str, float]
 
 
 def scoring_speeds(
-    data: Path, store: Path, plain: Path, work: Path, form: Form
+    data: Path, store: Path, plain: Path, work: Path, rows: int
 ) -> tuple[Speed, Speed | None]:
     """How fast the described pipeline, a fitted model in a file, and the entry point `score` are,
     in turns on the same pairs.
@@ -266,14 +265,14 @@ def scoring_speeds(
     to tell.
     """
     uri = f"sqlite:///{store}/mlflow.db"
-    few, many = form.pairs // 4, form.pairs
+    few, many = rows // 4, rows
     chunk = max(1, min(4000, few // (2 * joblib.cpu_count())))  # few rows keep every core busy too
     ours: dict[int, list[Measured]] = {few: [], many: []}
     theirs: list[Speed] = []
     result = work / "plain_scoring.json"
     for number in ours:
         write_pairs(data, work / f"pairs_{number}.parquet", number)
-    for turn in range(form.repeats):
+    for turn in range(REPEATS):
         for number, taken in ours.items():
             taken.append(measured(
                 ["-m", "steps.score", "--input", str(work / f"pairs_{number}.parquet"),
@@ -385,7 +384,7 @@ class Comparison:
         """Read the largest records both ways."""
         say("reading")
         both = [(run_baseline(self.data, self.work, 1, "--read-only"),
-                 self.measured_json("benchmarks.reading")) for _ in range(self.form.repeats)]
+                 self.measured_json("benchmarks.reading")) for _ in range(REPEATS)]
         theirs, ours = (min(side, key=lambda figures: figures["seconds_reading"])
                         for side in zip(*both, strict=True))
         blanking = self.measured_json("benchmarks.plain_blanking", str(BLANKED))
@@ -419,7 +418,7 @@ class Comparison:
         """Score pairs of distinct texts."""
         say("scoring pairs")
         theirs, ours = scoring_speeds(
-            self.data, self.work / "store_1", self.plain_model, self.work, self.form)
+            self.data, self.work / "store_1", self.plain_model, self.work, self.form.pairs)
         self.figures |= {"scoring_baseline": theirs, "scoring": ours}
         for kind, unit in (("rows_per_second", "rows/s"),
                            ("rows_per_cpu_second", "rows per second of CPU")):
@@ -431,7 +430,7 @@ class Comparison:
         """Both on the user's records."""
         say(f"your records: {data_dir}")
         trained, plains = [], []
-        for turn in range(self.form.repeats):
+        for turn in range(REPEATS):
             trained.append(train(data_dir, self.work / f"own_{turn}"))
             plains.append(run_baseline(
                 data_dir, self.work, 1, "--split", trained[0]["split_date"]))

@@ -33,7 +33,7 @@ import numpy as np
 import psutil
 from threadpoolctl import threadpool_limits
 
-from benchmarks.compare import resized, texts_of
+from benchmarks.compare import REPEATS, resized, texts_of
 from jobmatch_pyfunc.columns import VacancyTexts
 from jobmatch_pyfunc.model import POOL, SHIPPED, FittedModel
 from jobmatch_pyfunc.scoring import Floats, Ints, Pool, Query, best_first
@@ -43,7 +43,6 @@ from steps.records import Vacancy, read
 from steps.registry import MODEL, PRODUCTION
 
 BEST = 10
-REPEATS = 3
 WARM = 3
 """So many vacancies are asked for before the clock runs."""
 ENLARGING = 1.2
