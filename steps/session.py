@@ -102,7 +102,7 @@ def _said(error: Exception) -> str:
         return f"MLflow at {mlflow.get_tracking_uri()}: {first}{why}"
     if isinstance(error, OSError):
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        if error.errno is None:  # numpy's, where it could not write all
+        if type(error) is OSError and error.errno is None:  # numpy's: it could not write all
             return (f"a file could not be written or read whole ({first}); is there room in "
                     f"{gettempdir()}?")
         return first

@@ -4,6 +4,7 @@ import subprocess
 import sys
 
 import pytest
+import requests
 from mlflow.exceptions import MlflowException
 
 from steps.session import one_line
@@ -24,6 +25,7 @@ def test_the_login_in_the_servers_address_is_not_told(store: Store) -> None:
 @pytest.mark.parametrize(("error", "told"), [
     (MlflowException("these failures occurred:\n  disk full\nmore"), "occurred: disk full"),
     (OSError("745360 requested and 58352 written"), "58352 written); is there room in /"),
+    (requests.ConnectionError("nobody answers"), "nobody answers"),
     (OSError(28, "No space left on device", "/x"), "[Errno 28] No space left on device: '/x'"),
     (ValueError("a text of a CV"), "unexpected ValueError; the step's output tells where"),
 ])
@@ -32,3 +34,4 @@ def test_one_line_says_what_went_wrong(error: Exception, told: str) -> None:
     assert told in said
     assert "\n" not in said
     assert "a text" not in said
+    assert ("room" in said) == ("58352" in said)
