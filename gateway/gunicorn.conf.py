@@ -12,7 +12,7 @@ from gateway.starting import start_or_reload
 
 # imports the application before the workers are forked, which then share it and start at once
 _settings = start_or_reload()
-_figures = _settings.state_dir / "metrics"
+_figures = _settings.metrics_dir
 
 from gateway.worker import worker_for  # noqa: E402
 

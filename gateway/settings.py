@@ -145,6 +145,11 @@ class Settings(BaseSettings):
         return getattr(self, name).get_secret_value()
 
     @property
+    def metrics_dir(self) -> Path:
+        """Where the workers keep the figures of `/metrics`."""
+        return self.state_dir / "metrics"
+
+    @property
     def users_url(self) -> str:
         """SQLAlchemy's URL of the users' database."""
         if self.database_url:

@@ -28,16 +28,16 @@ def start_or_reload() -> Settings:
     global _settings, _keys
     try:
         fresh = load()
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(fresh.state_dir / "metrics")
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(fresh.metrics_dir)
         from gateway.app import prepare
 
         keys = prepare(fresh)
-        (fresh.state_dir / "metrics").mkdir(mode=0o700, exist_ok=True)
+        fresh.metrics_dir.mkdir(mode=0o700, exist_ok=True)
     except SettingsError as error:
         if _settings is None:
             exit_with(error)
         print(f"gateway: {error}; nothing is reloaded", file=sys.stderr, flush=True)
-        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_settings.state_dir / "metrics")
+        os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_settings.metrics_dir)
     else:
         _settings, _keys = fresh, keys
     return _settings
