@@ -9,9 +9,9 @@ form=long    the complete size: 14,000 vacancies, 42,000 CVs of 4,300 characters
              the baseline is fitted on a tenth of its rows and its time multiplied
 
 Every measurement but that of ranking is a process of its own, one after the other: leave the
-machine alone meanwhile. Reading, scoring and the user's records are measured REPEATS times, the
-trainings of form=long twice, the two sides in turns, and the shortest counts: what other work on
-the machine adds is no part of either. MB are 2²⁰ bytes.
+machine alone meanwhile. Reading, scoring and the user's records are measured REPEATS times (once
+in form=smoke), the trainings of form=long twice, the two sides in turns, and the shortest counts:
+what other work on the machine adds is no part of either. MB are 2²⁰ bytes.
 """
 
 import json
@@ -55,8 +55,8 @@ BLANKED = 400
 """CVs that the described pipeline's reading blanks: one takes milliseconds."""
 PLAIN_PAIRS = 5_000
 """Pairs that the described pipeline scores: some seconds."""
-SHORTEST = 0.5
-"""Seconds: a difference of two processes that is smaller is noise."""
+SHORTEST, FEWEST_PAIRS = 0.5, 10_000
+"""Seconds: a difference of two processes that is smaller is noise, and so few pairs make none."""
 PREPARING = (
     ("ingest", "reading"), ("ingest", "cleaning"), ("featurize", "splitting"),
     ("featurize", "tokenising"), ("featurize", "counting_terms"), ("train", "reading_the_features"))
@@ -85,14 +85,16 @@ class Form:
     pools: tuple[int, ...]
     turns: int
     """How often both are trained on the largest records, in turns: the shortest counts."""
+    repeats: int
+    """The same for reading, scoring and the user's records."""
     pairs: int
     """Distinct pairs to score: a second's worth, or the figure says nothing."""
 
 
 FORMS = {
-    "smoke": Form(1 / 100, (1 / 2, 1.0), 1 / 2, (1_000,), 2, 500),
-    "short": Form(1 / 20, (1 / 2, 1.0), 1, (42_000,), 1, 20_000),
-    "long": Form(1, (1 / 8, 1 / 4, 1 / 2, 1.0), 1 / 10, (42_000, 1_000_000), 2, 100_000),
+    "smoke": Form(1 / 100, (1 / 2, 1.0), 1 / 2, (1_000,), 2, 1, 500),
+    "short": Form(1 / 20, (1 / 2, 1.0), 1, (42_000,), 1, REPEATS, 20_000),
+    "long": Form(1, (1 / 8, 1 / 4, 1 / 2, 1.0), 1 / 10, (42_000, 1_000_000), 2, REPEATS, 100_000),
 }
 
 
@@ -255,24 +257,24 @@ Speed = dict[str, float]
 
 
 def scoring_speeds(
-    data: Path, store: Path, plain: Path, work: Path, rows: int
+    data: Path, store: Path, plain: Path, work: Path, form: Form
 ) -> tuple[Speed, Speed | None]:
     """How fast the described pipeline, a fitted model in a file, and the entry point `score` are,
     in turns on the same pairs.
 
     `score` reads and writes Parquet; the start of processes and the loading of the version are
-    apart, as what the last three quarters of the rows take counts. None where that is too short
-    to tell.
+    apart, as what the last three quarters of the rows take counts. None where that is too short,
+    or the rows are too few, to tell.
     """
     uri = f"sqlite:///{store}/mlflow.db"
-    few, many = rows // 4, rows
+    few, many = form.pairs // 4, form.pairs
     chunk = max(1, min(4000, few // (2 * joblib.cpu_count())))  # few rows keep every core busy too
     ours: dict[int, list[Measured]] = {few: [], many: []}
     theirs: list[Speed] = []
     result = work / "plain_scoring.json"
     for number in ours:
         write_pairs(data, work / f"pairs_{number}.parquet", number)
-    for turn in range(REPEATS):
+    for turn in range(form.repeats):
         for number, taken in ours.items():
             taken.append(measured(
                 ["-m", "steps.score", "--input", str(work / f"pairs_{number}.parquet"),
@@ -286,7 +288,7 @@ def scoring_speeds(
     wall, cpu = (
         min(getattr(took, kind) for took in ours[many])
         - min(getattr(took, kind) for took in ours[few]) for kind in ("wall", "cpu"))
-    if wall < SHORTEST:
+    if wall < SHORTEST or many < FEWEST_PAIRS:
         return fastest, None
     return fastest, {"rows_per_second": (many - few) / wall,
                      "rows_per_cpu_second": (many - few) / cpu}
@@ -384,7 +386,7 @@ class Comparison:
         """Read the largest records both ways."""
         say("reading")
         both = [(run_baseline(self.data, self.work, 1, "--read-only"),
-                 self.measured_json("benchmarks.reading")) for _ in range(REPEATS)]
+                 self.measured_json("benchmarks.reading")) for _ in range(self.form.repeats)]
         theirs, ours = (min(side, key=lambda figures: figures["seconds_reading"])
                         for side in zip(*both, strict=True))
         blanking = self.measured_json("benchmarks.plain_blanking", str(BLANKED))
@@ -418,7 +420,7 @@ class Comparison:
         """Score pairs of distinct texts."""
         say("scoring pairs")
         theirs, ours = scoring_speeds(
-            self.data, self.work / "store_1", self.plain_model, self.work, self.form.pairs)
+            self.data, self.work / "store_1", self.plain_model, self.work, self.form)
         self.figures |= {"scoring_baseline": theirs, "scoring": ours}
         for kind, unit in (("rows_per_second", "rows/s"),
                            ("rows_per_cpu_second", "rows per second of CPU")):
@@ -430,7 +432,7 @@ class Comparison:
         """Both on the user's records."""
         say(f"your records: {data_dir}")
         trained, plains = [], []
-        for turn in range(REPEATS):
+        for turn in range(self.form.repeats):
             trained.append(train(data_dir, self.work / f"own_{turn}"))
             plains.append(run_baseline(
                 data_dir, self.work, 1, "--split", trained[0]["split_date"]))

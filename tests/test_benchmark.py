@@ -26,6 +26,7 @@ def test_the_plain_blanking_does_the_work_that_ingest_does() -> None:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(900)
 @pytest.mark.xdist_group("benchmark")
 def test_smoke_form_logs_the_table_its_figures_and_plots(
     new_store: Callable[[], Store], tmp_path: Path
@@ -34,7 +35,7 @@ def test_smoke_form_logs_the_table_its_figures_and_plots(
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.compare", "--form", "smoke",
          "--data_dir", str(SAMPLE)],
-        cwd=PROJECT, env=store.environment(), capture_output=True, text=True, timeout=600)
+        cwd=PROJECT, env=store.environment(), capture_output=True, text=True, timeout=840)
     assert done.returncode == 0, done.stderr[-2000:]
     (run,) = store.runs("benchmark")
     logged = Path(store.client.download_artifacts(run.info.run_id, "", str(tmp_path)))
