@@ -32,12 +32,14 @@ matplotlib.use("Agg")
 
 import mlflow
 import numpy as np
-import polars as pl
+import pyarrow as pa
+import pyarrow.parquet as pq
 from matplotlib import pyplot as plt
 from mlflow import MlflowClient
 from numpy.typing import NDArray
 from pydantic import field_validator
 
+from benchmarks.memory import peak_of_all
 from jobmatch_pyfunc.columns import VacancyTexts
 from jobmatch_pyfunc.contract import ACTIVITIES, CV, REQUIREMENTS, TITLE
 from jobmatch_pyfunc.model import POOL, SHIPPED, FittedModel
@@ -55,6 +57,8 @@ BLANKED = 400
 """CVs that the described pipeline's reading blanks: one takes milliseconds."""
 PLAIN_PAIRS = 5_000
 """Pairs that the described pipeline scores: some seconds."""
+PAIRS_AT_ONCE = 10_000
+"""So many are written at once: a million of them do not fit into memory."""
 SHORTEST, FEWEST_PAIRS = 0.5, 10_000
 """Seconds: a difference of two processes that is smaller is noise, and so few pairs make none."""
 PREPARING = (
@@ -87,14 +91,15 @@ class Form:
     """How often both are trained on the largest records, in turns: the shortest counts."""
     repeats: int
     """The same for reading, scoring and the user's records."""
-    pairs: int
-    """Distinct pairs to score: a second's worth, or the figure says nothing."""
+    pairs: tuple[int, int]
+    """Distinct pairs to score, fewer and more: what the difference takes is what counts."""
 
 
 FORMS = {
-    "smoke": Form(1 / 100, (1 / 2, 1.0), 1 / 2, (1_000,), 2, 1, 500),
-    "short": Form(1 / 20, (1 / 2, 1.0), 1, (42_000,), 1, REPEATS, 20_000),
-    "long": Form(1, (1 / 8, 1 / 4, 1 / 2, 1.0), 1 / 10, (42_000, 1_000_000), 2, REPEATS, 100_000),
+    "smoke": Form(1 / 100, (1 / 2, 1.0), 1 / 2, (1_000,), 2, 1, (125, 500)),
+    "short": Form(1 / 20, (1 / 2, 1.0), 1, (42_000,), 1, REPEATS, (5_000, 20_000)),
+    "long": Form(1, (1 / 8, 1 / 4, 1 / 2, 1.0), 1 / 10, (42_000, 1_000_000), 2, REPEATS,
+                 (100_000, 1_000_000)),
 }
 
 
@@ -112,11 +117,13 @@ class Measured(NamedTuple):
     """What a process took."""
 
     wall: float
-    """Seconds, like `cpu`."""
+    """Seconds."""
     peak_memory_mb: float
     """Of the process itself."""
+    peak_memory_all_mb: float
+    """Of it and the processes that it started, together (benchmarks.memory)."""
     cpu: float
-    """With that of the processes that it started."""
+    """Seconds, of all of them too."""
 
 
 def measured(arguments: list[str], **environment: str) -> Measured:
@@ -128,14 +135,15 @@ def measured(arguments: list[str], **environment: str) -> Measured:
         [sys.executable, *arguments], cwd=PROJECT, env={**kept, **environment},
         stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
     assert process.stdout is not None
-    output = process.stdout.read().decode(errors="replace")
+    with peak_of_all(process.pid) as peak:
+        output = process.stdout.read().decode(errors="replace")
     _, status, usage = os.wait4(process.pid, 0)
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         last = output.strip().splitlines()[-1:] or ["no output"]
         raise StepError(f"benchmark: {' '.join(arguments[:2])} failed: {last[0]}")
     return Measured(time.perf_counter() - began, usage.ru_maxrss / 1024,
-                    usage.ru_utime + usage.ru_stime)
+                    max(peak.mb, usage.ru_maxrss / 1024), usage.ru_utime + usage.ru_stime)
 
 
 def run_baseline(data: Path, work: Path, rows: float = 1, *options: str) -> dict[str, Any]:
@@ -147,8 +155,9 @@ def run_baseline(data: Path, work: Path, rows: float = 1, *options: str) -> dict
         listed = read(data / "prospects.json", ProspectList)
         pairs = sum(len(record.prospects) for record in listed.values())
         arguments += ["--rows", str(int(rows * 0.8 * pairs))]
-    measured(arguments)
+    took = measured(arguments)
     figures: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
+    figures["peak_memory_all_mb"] = took.peak_memory_all_mb
     if "rows" in figures:
         figures["seconds_fitting"] *= figures["rows_training"] / figures["rows"]
         figures["share"] = figures["rows"] / figures["rows_training"]
@@ -172,7 +181,8 @@ def train(data: Path, store: Path) -> dict[str, Any]:
     judged = json.loads(Path(client.download_artifacts(
         runs["train"].info.run_id, "judgement.json", str(store))).read_text(encoding="utf-8"))
     return {
-        "wall": took.wall, "peak_memory_mb": took.peak_memory_mb, "stages": stages,
+        "wall": took.wall, "peak_memory_mb": took.peak_memory_mb,
+        "peak_memory_all_mb": took.peak_memory_all_mb, "stages": stages,
         "split_date": runs["featurize"].data.tags["jobmatch.split_date"],
         **{name: sum(runs[step].data.metrics[f"seconds_{stage}"] for step, stage in stages_)
            for name, stages_ in (("seconds", OURS), ("seconds_described", DESCRIBED))},
@@ -239,21 +249,24 @@ def rank_milliseconds(fitted: Path, texts: list[tuple[str, str, str]], size: int
 def write_pairs(data: Path, path: Path, rows: int) -> None:
     """Pairs whose texts are all different but for the titles: each copy of a text gets a number of
     its own."""
-    vacancies = list(read(data / "vagas.json", Vacancy).values())
+    jobs = [texts_of(vacancy) for vacancy in read(data / "vagas.json", Vacancy).values()]
     cvs = [r.cv_pt for r in read(data / "applicants.json", Candidate).values() if r.cv_pt]
-    jobs = [texts_of(vacancy) for vacancy in vacancies]
-    columns: dict[str, list[str]] = {TITLE: [], ACTIVITIES: [], REQUIREMENTS: [], CV: []}
-    for row in range(rows):
-        title, activities, requirements = jobs[row % len(jobs)]
-        columns[TITLE].append(title)
-        columns[ACTIVITIES].append(f"{activities} {row}")
-        columns[REQUIREMENTS].append(f"{requirements} {row}")
-        columns[CV].append(f"{cvs[row % len(cvs)]} {row}")
-    pl.DataFrame(columns).write_parquet(path, compression="zstd", compression_level=1)
+    schema = pa.schema([(name, pa.string()) for name in (TITLE, ACTIVITIES, REQUIREMENTS, CV)])
+    with pq.ParquetWriter(path, schema, compression="zstd", compression_level=1) as file:
+        for begin in range(0, rows, PAIRS_AT_ONCE):
+            some = [(*jobs[row % len(jobs)], cvs[row % len(cvs)], row)
+                    for row in range(begin, min(begin + PAIRS_AT_ONCE, rows))]
+            file.write_table(pa.table({
+                TITLE: [title for title, *_ in some],
+                ACTIVITIES: [f"{activities} {row}" for _, activities, _, _, row in some],
+                REQUIREMENTS: [f"{requirements} {row}" for _, _, requirements, _, row in some],
+                CV: [f"{cv} {row}" for *_, cv, row in some],
+            }, schema))
 
 
 Speed = dict[str, float]
-"""`rows_per_second`, and `rows_per_cpu_second` of all cores together."""
+"""`rows_per_second`, and `rows_per_cpu_second` of all cores together; of `score` also the seconds
+and the memory of the larger file."""
 
 
 def scoring_speeds(
@@ -263,11 +276,11 @@ def scoring_speeds(
     in turns on the same pairs.
 
     `score` reads and writes Parquet; the start of processes and the loading of the version are
-    apart, as what the last three quarters of the rows take counts. None where that is too short,
-    or the rows are too few, to tell.
+    apart, as what more rows take longer than fewer counts. None where that is too short, or the
+    rows are too few, to tell.
     """
     uri = f"sqlite:///{store}/mlflow.db"
-    few, many = form.pairs // 4, form.pairs
+    few, many = form.pairs
     chunk = max(1, min(4000, few // (2 * joblib.cpu_count())))  # few rows keep every core busy too
     ours: dict[int, list[Measured]] = {few: [], many: []}
     theirs: list[Speed] = []
@@ -290,8 +303,10 @@ def scoring_speeds(
         - min(getattr(took, kind) for took in ours[few]) for kind in ("wall", "cpu"))
     if wall < SHORTEST or many < FEWEST_PAIRS:
         return fastest, None
-    return fastest, {"rows_per_second": (many - few) / wall,
-                     "rows_per_cpu_second": (many - few) / cpu}
+    return fastest, {
+        "rows_per_second": (many - few) / wall, "rows_per_cpu_second": (many - few) / cpu,
+        "wall": min(took.wall for took in ours[many]),
+        "peak_memory_all_mb": min(took.peak_memory_all_mb for took in ours[many])}
 
 
 def growth_exponent(sizes: NDArray, seconds: NDArray) -> float:
@@ -353,7 +368,7 @@ class Comparison:
                  f"{whole['seconds_described']:.1f} s", ratio(seconds, whole["seconds_described"]))
         self.add("from files to registered version", theirs, f"{whole['wall']:.0f} s",
                  ratio(seconds, whole["wall"]))
-        self.add_memory(plain, whole)
+        self.add_memory("peak memory of that, all processes", "peak_memory_all_mb", plain, whole)
         # jobmatch fits the described model on all rows, which does it more justice than a share
         for name, shown in AUCS.items():
             self.add(f"{shown} (both fitted by jobmatch, on all rows)",
@@ -377,10 +392,11 @@ class Comparison:
         """The described pipeline, fitted on them."""
         return self.work / "plain.joblib"
 
-    def add_memory(self, theirs: dict[str, Any], ours: dict[str, Any]) -> None:
-        self.add("peak memory of that", f"{theirs['peak_memory_mb']:,.0f} MB",
-                 f"{ours['peak_memory_mb']:,.0f} MB",
-                 ratio(theirs["peak_memory_mb"], ours["peak_memory_mb"]))
+    def add_memory(
+        self, what: str, figure: str, theirs: dict[str, Any], ours: dict[str, Any]
+    ) -> None:
+        self.add(what, f"{theirs[figure]:,.0f} MB", f"{ours[figure]:,.0f} MB",
+                 ratio(theirs[figure], ours[figure]))
 
     def reading(self) -> None:
         """Read the largest records both ways."""
@@ -393,7 +409,7 @@ class Comparison:
         self.figures |= {"reading": ours, "reading_baseline": theirs | blanking}
         self.add("ingest", f"{theirs['seconds_reading']:.2f} s", f"{ours['seconds_reading']:.2f} s",
                  ratio(theirs["seconds_reading"], ours["seconds_reading"]))
-        self.add_memory(theirs, ours)
+        self.add_memory("peak memory of that", "peak_memory_mb", theirs, ours)
         whole = theirs["seconds_reading"] + blanking["seconds_blanking"]
         self.add(f"ingest where both blank contact details and names (theirs from {BLANKED} CVs)",
                  f"{whole:.0f} s", f"{ours['seconds_reading']:.2f} s",
@@ -422,11 +438,15 @@ class Comparison:
         theirs, ours = scoring_speeds(
             self.data, self.work / "store_1", self.plain_model, self.work, self.form)
         self.figures |= {"scoring_baseline": theirs, "scoring": ours}
+        what = f"score pairs of distinct texts ({self.form.pairs[-1]:,})"
         for kind, unit in (("rows_per_second", "rows/s"),
                            ("rows_per_cpu_second", "rows per second of CPU")):
-            self.add(f"score pairs of distinct texts ({self.form.pairs:,}): {unit}",
-                     f"{theirs[kind]:,.0f}", f"{ours[kind]:,.0f}" if ours else "too few to tell",
+            self.add(f"{what}: {unit}", f"{theirs[kind]:,.0f}",
+                     f"{ours[kind]:,.0f}" if ours else "too few to tell",
                      ratio(ours[kind], theirs[kind]) if ours else "")
+        if ours:
+            self.add(f"{what}: start included, peak memory of all processes", "",
+                     f"{ours['wall']:.1f} s, {ours['peak_memory_all_mb']:,.0f} MB")
 
     def own_records(self, data_dir: Path) -> None:
         """Both on the user's records."""

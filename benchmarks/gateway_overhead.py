@@ -80,7 +80,7 @@ def server(command: list[str], url: str, **variables: str) -> Iterator[int]:
         while True:
             if process.poll() is not None or time.monotonic() > deadline:
                 sys.exit(f"error: {' '.join(command[1:4])} does not answer; is a version in "
-                         "production at MLFLOW_TRACKING_URI? (mlflow run . -e train)")
+                         "production at MLFLOW_TRACKING_URI? (see the README)")
             try:
                 if requests.get(url, timeout=5).status_code == 200:
                     break

@@ -185,7 +185,7 @@ class Launcher:
         lines += [
             "log in:  " + _LOGIN.format(urls[GATEWAY]),
             "the password of admin was given or shown once, at the first start; a new one: "
-            "flask --app gateway users passwd admin",
+            "flask --app gateway users passwd admin (where requirements.txt is installed)",
         ]
         for line in lines:
             self._log.say(line)

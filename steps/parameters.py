@@ -4,6 +4,7 @@ MLproject is the only place where a parameter gets its default; the models here 
 ranges. `python -m steps.train --data_dir x` therefore behaves as `mlflow run . -e train -P ...`.
 """
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, TypeVar
@@ -83,6 +84,14 @@ def parse(model: type[P], entry_point: str, arguments: Sequence[str]) -> P:
         return model.model_validate({**declared_defaults(entry_point), **given})
     except ValidationError as error:
         raise StepError(f"{entry_point}: " + "; ".join(_problems(error, model))) from None
+
+
+def command(entry_point: str, **given: str) -> str:
+    """How the user calls an entry point with these parameters: without conda `mlflow run` has to be
+    told to take uv."""
+    options = "" if shutil.which("conda") else " --env-manager uv"
+    return f"mlflow run . -e {entry_point}{options}" + "".join(
+        f" -P {name}={value}" for name, value in given.items())
 
 
 def select(model: type[P], parameters: Parameters) -> P:

@@ -21,7 +21,7 @@ from pydantic import Field
 
 from jobmatch_pyfunc.contract import CV, OPTIONAL_TEXTS, REQUIRED_TEXTS
 from steps.failure import StepError
-from steps.parameters import Parameters
+from steps.parameters import Parameters, command
 from steps.registry import (
     MODEL,
     PRODUCTION,
@@ -139,7 +139,7 @@ def promote(parameters: PromoteParameters) -> None:
                    undo=parameters.version == PREVIOUS)
     mlflow.set_tags({"jobmatch.version": number, "jobmatch.replaced": replaced or "none"})
     print(f"{PRODUCTION}: version {replaced or 'none'} -> {number}; "
-          "undo with `mlflow run . -e promote -P version=previous`")
+          f"undo with `{command('promote', version=PREVIOUS)}`")
 
 
 def _already_at(number: str, current: ModelVersion | None) -> bool:

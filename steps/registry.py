@@ -14,6 +14,7 @@ from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
 
 from steps.failure import StepError
+from steps.parameters import command
 
 MODEL = "jobmatch"
 STAGING, PRODUCTION = "staging", "production"
@@ -44,7 +45,7 @@ def resolve(client: MlflowClient, wanted: str) -> str:
     found = (version_at(client, wanted) if wanted in (STAGING, PRODUCTION)
              else find_version(client, wanted))
     if found is None:
-        raise StepError(f"{MODEL} has no version {wanted}; train one first: mlflow run . -e train")
+        raise StepError(f"{MODEL} has no version {wanted}; train one first: {command('train')}")
     return str(found.version)
 
 

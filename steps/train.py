@@ -53,7 +53,7 @@ from steps.fitting import (
 from steps.ingest import IngestParameters
 from steps.judging import Held, Judgement, held, judge, model_contender, verdict
 from steps.memory import give_back, keep_freed
-from steps.parameters import PROJECT, select
+from steps.parameters import PROJECT, command, select
 from steps.progress import Progress
 from steps.registry import MODEL, PRODUCTION, STAGING, current_user, set_production, version_at
 from steps.report import log_judgement, print_table
@@ -321,19 +321,18 @@ def _say_what_next(
     print(f"  hired or not: AUC {e.get('hire_auc', '–')}, calibration error {e['hire_ece']}")
     print(f"  ranking:      pool AUC {e['pool_auc']}, recall at 10 {e['pool_recall_at_10']}")
     print(f"  gate {'passed' if passed else 'FAILED'}: {reason}")
-    run = "mlflow run ." if shutil.which("conda") else "mlflow run . --env-manager uv"
     steps = {
         "mlflow server --port 5001": "look at runs, plots and the registry: http://127.0.0.1:5001"}
     if not live:
-        force = "" if passed else " -P force=true"
+        force = {} if passed else {"force": "true"}
         now = f" (now it is version {serving})" if serving else ""
-        steps[f"{run} -e promote -P version={number}{force}"] = f"make it the one that serves{now}"
+        steps[command("promote", version=number, **force)] = f"make it the one that serves{now}"
     if live or serving:
-        steps[f"{run} -e serve"] = f"serve the version that {PRODUCTION} points to"
+        steps[command("serve")] = f"serve the version that {PRODUCTION} points to"
     print("\nnext:")
     width = max(map(len, steps)) + 3
-    for command, what in steps.items():
-        print(f"  {command:<{width}}{what}")
+    for line, what in steps.items():
+        print(f"  {line:<{width}}{what}")
 
 
 def _say_if_unconverged(first: Fit, final: Fit) -> None:

@@ -67,7 +67,8 @@ def test_promotion_moves_the_alias_and_records_who_when_and_what(
     put_live(registry, 1)
     ended = step("promote", version=2)
     assert ended.code == 0, ended.error
-    assert "version 1 -> 2; undo with `mlflow run . -e promote -P version=previous`" in ended.output
+    assert (f"version 1 -> 2; undo with `{command('promote', version='previous')}`"
+            in ended.output)
     assert registry.aliases() == {"production": 2}
     record = tags(registry, 2)
     assert record["promoted_by"] == "ana"
