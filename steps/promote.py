@@ -100,16 +100,16 @@ def gate_failed(version: ModelVersion) -> bool:
 def require_loads(version: str) -> None:
     """Raises StepError unless the version loads and answers a row.
 
-    In a process and folder of its own, as a server would load it: here the project's own
-    jobmatch_pyfunc is imported already and would stand in for the code that the version ships.
+    In a process of its own, as a server would load it, and without this folder on its path: the
+    project's own jobmatch_pyfunc would stand in for the code that the version ships. In this folder
+    all the same, since the store may be given relative to it.
     """
     row = dict.fromkeys((*OPTIONAL_TEXTS, *REQUIRED_TEXTS, CV), "java")
     with TemporaryDirectory() as folder:
         done = subprocess.run(
-            [sys.executable, "-c", ANSWER, f"models:/{MODEL}/{version}", json.dumps([row])],
-            # what it downloads goes with the folder too
-            cwd=folder, env=os.environ | {"TMPDIR": folder}, capture_output=True, text=True,
-            check=False)
+            [sys.executable, "-P", "-c", ANSWER, f"models:/{MODEL}/{version}", json.dumps([row])],
+            # what it downloads goes with the folder
+            env=os.environ | {"TMPDIR": folder}, capture_output=True, text=True, check=False)
     try:
         sound = not done.returncode and 0 <= float(done.stdout.splitlines()[-1]) <= 1
     except (ValueError, IndexError):

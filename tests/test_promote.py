@@ -9,9 +9,10 @@ import mlflow
 import pytest
 
 from steps import promote
+from steps.parameters import command
 from steps.promote import require_loads
 from steps.registry import set_production
-from tests.conftest import Ended, Store, Trained, use
+from tests.conftest import PROJECT, Ended, Store, Trained, use
 
 pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("trained")]
 
@@ -244,6 +245,15 @@ def test_promoting_what_is_live_changes_nothing(registry: Store, step: Step) -> 
     assert ended.code == 0
     assert "already at version 1" in ended.output
     assert tags(registry, 1) == before
+
+
+def test_a_store_that_is_named_relative_to_the_folder_is_the_one_that_is_asked(
+    registry: Store,
+) -> None:
+    done = registry.run("-m", "steps.promote", "--version", "2", cwd=registry.folder,
+                        PYTHONPATH=str(PROJECT), MLFLOW_TRACKING_URI="sqlite:///mlflow.db")
+    assert done.returncode == 0, done.stdout
+    assert registry.aliases() == {"production": 2}
 
 
 def test_mlflow_run_promotes(registry: Store) -> None:
