@@ -106,21 +106,38 @@ def redact(text: pl.Expr) -> pl.Expr:
 
 
 def without_name(text: str, name: str | None) -> str:
-    """`text` without the person's full name, whatever its case and with or without its accents."""
-    sought = _fold(unicodedata.normalize("NFC", " ".join((name or "").split())))
-    if not text or len(sought) < 5 or b" " not in sought:
+    """`text` without the person's full name, whatever its case and the white space in it, and with
+    or without its accents."""
+    words = _fold(unicodedata.normalize("NFC", " ".join((name or "").split()))).split(b" ")
+    if not text or len(words) < 2 or len(b" ".join(words)) < 5:
         return text
     try:
         folded = text.encode("latin-1").translate(_FOLDED)  # all of it is in normal form
     except UnicodeEncodeError:
         text = unicodedata.normalize("NFC", text)
         folded = _fold(text)
-    kept, done = [], 0
-    while (begin := folded.find(sought, done)) >= 0:
-        end = begin + len(sought)
-        kept += [text[done:begin], " "]
-        done = end
+    kept, done, at = [], 0, 0
+    first = words[0] + b" "
+    while (begin := folded.find(first, at)) >= 0:
+        at = begin + 1
+        end = _end_of(words, folded, begin)
+        if end:
+            kept += [text[done:begin], " "]
+            done = at = end
     return "".join([*kept, text[done:]])
+
+
+def _end_of(words: list[bytes], folded: bytes, begin: int) -> int:
+    """Where the words end that stand from `begin` on, with any spaces between them; 0 where other
+    words stand there."""
+    end = begin + len(words[0])
+    for word in words[1:]:
+        while folded.startswith(b" ", end):
+            end += 1
+        if not folded.startswith(word, end):
+            return 0
+        end += len(word)
+    return end
 
 
 def _fold(text: str) -> bytes:

@@ -88,7 +88,7 @@ def test_address_in_a_text_of_one_line_does_not_take_the_rest_with_it() -> None:
 
 @pytest.mark.parametrize("written", [
     "João da Silva", "JOÃO DA SILVA", "joão da silva", "Joao da Silva", "JOAO DA SILVA",
-    "João\nda Silva", "João da Silva",
+    "João\nda Silva", "João da Silva", "João  da   Silva", "JOAO DA\n\nSILVA", "Joao da\t\tSilva",
 ])  # fmt: skip
 def test_name_is_blanked_however_it_is_written(written: str) -> None:
     left = without_name(f"curriculo de {written}, analista. {written}", "João  da Silva ")
@@ -105,6 +105,11 @@ def test_accented_cv_is_searched_for_a_name_without_accents() -> None:
 @pytest.mark.parametrize("name", [None, "", "  ", "Ana", "Analista", "a b"])
 def test_name_too_short_to_be_told_from_a_word_is_not_searched(name: str | None) -> None:
     assert without_name("ana, a b c, analista", name) == "ana, a b c, analista"
+
+
+@pytest.mark.parametrize("text", ["João da", "João da Sil", "João  Silva", "João da  Costa Silva"])
+def test_part_of_a_name_is_left(text: str) -> None:
+    assert without_name(f"{text} João", "João da Silva") == f"{text} João"
 
 
 @given(st.text(), st.text())
