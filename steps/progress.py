@@ -41,7 +41,8 @@ class Progress:
         )
 
     def stage(self, name: str, note: str = "") -> None:
-        """Enter the stage `name`; the one before it is over."""
+        """Enter the stage `name`; the one before it is over. Raises Terminated where the run has
+        been ended from outside."""
         self._close()
         self._current = name
         self._begun[name] = time.perf_counter()
@@ -58,7 +59,7 @@ class Progress:
 
     def told(self, fraction: float, note: str) -> None:
         """The same, with a note such as `5,000 of 20,000 rows`: shown at once on a terminal, and
-        every `EVERY_SECONDS` otherwise and on the run."""
+        every `EVERY_SECONDS` otherwise and on the run. Raises Terminated as `stage`."""
         self.within(fraction)
         if self._current is None:
             return
@@ -71,6 +72,7 @@ class Progress:
         if not self._bar:
             self._say(f"{self._current} {note}", percent)
         mlflow.set_tag("jobmatch.percent", f"{percent:.0f}")
+        _tell_parents(self._current)
 
     def finish(self) -> None:
         """All stages are over: their seconds become the run's metrics `seconds_<stage>`."""

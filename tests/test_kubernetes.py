@@ -180,6 +180,19 @@ def test_a_pod_that_was_left_stops_at_its_next_stage(store: Store) -> None:
             progress.stage("judging")
 
 
+def test_a_step_that_was_ended_elsewhere_stops_within_a_long_stage(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("steps.progress.EVERY_SECONDS", 0)
+    progress = Progress({"scoring": 1})
+    with mlflow.start_run() as run:
+        progress.stage("scoring")
+        progress.told(0.1, "100 of 1,000 rows")
+        store.client.set_terminated(run.info.run_id, "KILLED")
+        with pytest.raises(Terminated):
+            progress.told(0.2, "200 of 1,000 rows")
+
+
 def test_a_pod_that_starts_when_it_was_stopped_already_does_nothing(
     store: Store, step: Callable, small_data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
