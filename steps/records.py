@@ -6,6 +6,7 @@ candidate's own name, which ingest needs in order to take it out of the CV.
 """
 
 import mmap
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TypeVar
@@ -105,7 +106,8 @@ def batches(path: Path, record: type[R], size: int = BATCH_RECORDS) -> Iterator[
     """The records of one of the three files by code, `size` at a time, so that a large file is
     never in memory as objects.
 
-    Raises StepError naming the file and, where there is one, the line and column or the record.
+    Raises StepError naming the file and, where there is one, the line and column or the record; or
+    saying that the file was changed meanwhile.
     """
     if not path.is_file():
         raise StepError(
@@ -113,10 +115,16 @@ def batches(path: Path, record: type[R], size: int = BATCH_RECORDS) -> Iterator[
         )
     try:
         with path.open("rb") as file:
-            if path.stat().st_size == 0:
+            opened = os.fstat(file.fileno())
+            if opened.st_size == 0:
                 raise StepError(f"{path}: the file is empty; export it again")
             with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
-                yield from _decoded(path, content, record, size)
+                try:
+                    yield from _decoded(path, content, record, size)
+                except StepError:
+                    if os.fstat(file.fileno()).st_mtime_ns == opened.st_mtime_ns:
+                        raise
+                    raise StepError(f"{path}: changed while it was read; run again") from None
     except OSError as error:
         raise StepError(
             f"{path}: cannot be read: {error.strerror}; check its permissions"

@@ -8,7 +8,17 @@ import pytest
 
 from steps.failure import StepError
 from steps.ingest import candidates_table
-from steps.records import FILES, HIRED, NOT_HIRED, OUTCOMES, UNDECIDED, Candidate, Vacancy, read
+from steps.records import (
+    FILES,
+    HIRED,
+    NOT_HIRED,
+    OUTCOMES,
+    UNDECIDED,
+    Candidate,
+    Vacancy,
+    batches,
+    read,
+)
 
 VACANCY: dict[str, Any] = {
     "informacoes_basicas": {"data_requicisao": "04-05-2021", "titulo_vaga": "Analista SAP"},
@@ -108,6 +118,16 @@ def test_missing_file_is_named_with_what_the_folder_must_hold(tmp_path: Path) ->
 )  # fmt: skip
 def test_wrong_file_is_told_where(tmp_path: Path, content: bytes, says: str) -> None:
     assert says in message(vacancies(tmp_path, content))
+
+
+def test_file_that_changes_while_it_is_read_is_told_as_that(tmp_path: Path) -> None:
+    path = tmp_path / "applicants.json"
+    path.write_text(json.dumps({str(i): {"cv_pt": "sap"} for i in range(9)}), encoding="utf-8")
+    reading = batches(path, Candidate, 2)
+    next(reading)
+    path.write_bytes(b"{" * path.stat().st_size)
+    with pytest.raises(StepError, match=r"changed while it was read; run again"):
+        list(reading)
 
 
 def test_truncated_file_is_broken_json_at_its_end(tmp_path: Path) -> None:
