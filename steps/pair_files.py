@@ -10,11 +10,11 @@ from pathlib import Path
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from jobmatch_pyfunc.contract import CV, REQUIRED_TEXTS, TITLE
 from steps.failure import StepError
 
-TITLE, OTHER_TEXTS = "titulo_vaga", (
-    "principais_atividades", "competencia_tecnicas_e_comportamentais", "cv_pt")
-TEXTS = (TITLE, *OTHER_TEXTS)
+NEEDED = (*REQUIRED_TEXTS, CV)
+TEXTS = (TITLE, *NEEDED)
 SCORES = pa.schema([
     ("probability", pa.float64()), ("prediction", pa.string()), ("confidence", pa.float64()),
     ("match", pa.float64()), ("model_version", pa.int64()),
@@ -88,10 +88,10 @@ def _unreadable(path: Path, error: Exception) -> StepError:
 
 
 def _check(path: Path, schema: pa.Schema) -> None:
-    missing = [name for name in OTHER_TEXTS if name not in schema.names]
+    missing = [name for name in NEEDED if name not in schema.names]
     if missing:
         raise StepError(f"score: {path}: column {missing[0]!r} is missing; needed are "
-                        f"{', '.join(OTHER_TEXTS)}, and {TITLE} where there is one")
+                        f"{', '.join(NEEDED)}, and {TITLE} where there is one")
     if "" in schema.names:
         raise StepError(f"score: {path}: a column has no name; give it one or leave it out")
     twice = [name for name in schema.names if schema.names.count(name) > 1]
@@ -124,11 +124,22 @@ def read_rows(
     for path, first, last in zip(pairs.paths, pairs.starts, pairs.starts[1:], strict=False):
         if first >= end or last <= begin or first == last:
             continue
+        at = max(begin, first)
         try:
-            yield from _read_file(path, max(begin - first, 0), min(end, last) - first, size,
-                                  columns)
+            for piece in _read_file(path, at - first, min(end, last) - first, size, columns):
+                _require_utf8(path, piece, at - first)
+                at += len(piece)
+                yield piece
         except (OSError, pa.ArrowException) as error:
             raise _unreadable(path, error) from error
+
+
+def _require_utf8(path: Path, piece: pa.RecordBatch, at: int) -> None:
+    try:
+        piece.select([name for name in TEXTS if name in piece.schema.names]).validate(full=True)
+    except pa.ArrowInvalid:
+        raise StepError(f"score: {path}: a text in rows {at + 1:,} to {at + len(piece):,} is not "
+                        "valid UTF-8; write the file again with texts that are") from None
 
 
 def _read_file(

@@ -330,6 +330,11 @@ def test_bad_input_is_told_in_one_line(
     assert "a.parquet: two columns are named 'codigo'" in line(None)
     pq.write_table(table.append_column("", table["numero"]), source / "a.parquet")
     assert "a.parquet: a column has no name" in line(None)
+    latin = pa.array([b"S\xe3o Paulo"] * 5).view(pa.string())
+    pq.write_table(table.set_column(table.schema.get_field_index("cv_pt"), "cv_pt", latin),
+                   source / "a.parquet")
+    assert "a.parquet: a text in rows 1 to 5 is not valid UTF-8" in line(None)
+    shutil.rmtree(out)
     (source / "a.parquet").write_bytes(b"PAR1 not really")
     assert f"{source / 'a.parquet'}: cannot be read as Parquet" in line(None)
     some.write_parquet(source / "a.parquet")
