@@ -104,15 +104,16 @@ class Corpus:
         return sp.csr_matrix((ones, (rows, texts)), shape=(n, len(self.tokens)))
 
 
+def has_cv(candidates: pl.DataFrame) -> NDArray[np.bool_]:
+    """Of each candidate, whether the CV holds more than white space."""
+    return (candidates["cv_pt"].str.strip_chars() != "").to_numpy()
+
+
 def pairs_of(table: pl.DataFrame, vacancies: pl.DataFrame, candidates: pl.DataFrame) -> Pairs:
     """Number the pairs of the tables."""
     vacancy = {code: i for i, code in enumerate(vacancies["codigo"])}
-    filled = candidates["cv_pt"].str.strip_chars() != ""
-    candidate = {
-        code: i
-        for i, (code, has) in enumerate(zip(candidates["codigo"], filled, strict=True))
-        if has
-    }
+    filled = has_cv(candidates)
+    candidate = {code: i for i, code in enumerate(candidates["codigo"]) if filled[i]}
     person: dict[str, int] = {}
     codes = table["candidato"].to_list()
     outcome = table["outcome"].to_numpy()

@@ -11,7 +11,6 @@ were kept from it.
 
 import mlflow
 import numpy as np
-import polars as pl
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
@@ -19,7 +18,7 @@ from pydantic import Field
 
 from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
 from steps import ingest
-from steps.corpus import Corpus, Pairs, corpus_of, pairs_of
+from steps.corpus import Corpus, Pairs, corpus_of, has_cv, pairs_of
 from steps.failure import StepError
 from steps.ingest import IngestParameters
 from steps.judging import (
@@ -34,7 +33,7 @@ from steps.judging import (
 )
 from steps.parameters import select
 from steps.progress import Progress
-from steps.registry import PRODUCTION, STAGING, resolve, version_at
+from steps.registry import PRODUCTION, Wanted, resolve, version_at
 from steps.report import log_judgement, print_table
 from steps.session import run_step
 from steps.tokens import tokenise
@@ -42,7 +41,7 @@ from steps.versions import UnreadableVersion, Version, load_version
 
 
 class EvaluateParameters(IngestParameters):
-    version: str = Field(pattern=rf"^([1-9]\d{{0,8}}|{STAGING}|{PRODUCTION})$")
+    version: Wanted
     random_state: int = Field(ge=0, lt=2**32)
 
 
@@ -113,15 +112,13 @@ def evaluate(p: EvaluateParameters) -> None:
     tables = ingest.bring_about(select(IngestParameters, p))
     progress = Progress({"tokenising": 40, "judging": 50, "writing the report": 10})
     progress.stage("tokenising")
-    vacancies, candidates, listed = (
-        pl.read_parquet(tables / f"{name}.parquet") for name in ingest.TABLES)
+    vacancies, candidates, listed = ingest.read_tables(tables)
     pairs = pairs_of(listed, vacancies, candidates)
     dates = vacancies["data_requicisao"].to_numpy().astype("datetime64[D]")
     part, judged = unseen(version, dates, pairs)
     texts, used = corpus_of(vacancies, candidates)
     corpus = Corpus(tokenise(texts, progress.within), **used)
-    filled = np.flatnonzero((candidates["cv_pt"].str.strip_chars() != "").to_numpy())
-    on = held(pairs, judged, dates, filled, p.random_state)
+    on = held(pairs, judged, dates, np.flatnonzero(has_cv(candidates)), p.random_state)
     progress.stage("judging")
     production = readable(version_at(client, PRODUCTION))
     theirs = (judge_version(corpus, on, production)

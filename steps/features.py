@@ -8,14 +8,15 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
+from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
 from jobmatch_pyfunc.scoring import Candidates, Space, Vacancies
 from jobmatch_pyfunc.storage import read_space, write_space
 from steps.corpus import Corpus, Pairs
 from steps.tokens import Tokens
 
-PARTS = ("holdout", "final")
-"""`holdout` is fitted without the held-out vacancies and is what gets judged; `final` is fitted on
-everything with the settings that `holdout` found, and is what ships."""
+PARTS = (HOLDOUT, SHIPPED)
+"""The first is fitted without the held-out vacancies and is what gets judged; the second is fitted
+on everything with the settings that the first found."""
 
 CORPUS = ("title", "activities", "requirements", "cv")
 
@@ -43,7 +44,7 @@ class Features:
         return self.corpus.vectors(self.terms[part], self.spaces[part])
 
     def training_pairs(self, part: str) -> Pairs:
-        return self.pairs if part == "final" else self.pairs.where(~self.held_out_pairs)
+        return self.pairs if part == SHIPPED else self.pairs.where(~self.held_out_pairs)
 
     @property
     def held_out_pairs(self) -> NDArray[np.bool_]:

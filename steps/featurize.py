@@ -16,22 +16,22 @@ from tempfile import TemporaryDirectory
 
 import mlflow
 import numpy as np
-import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.sparse.linalg import LinearOperator, eigsh
 from threadpoolctl import threadpool_limits
 
+from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
 from jobmatch_pyfunc.scoring import Floats, Space, lengths, tf_idf, unit_rows, vacancy_vectors
 from steps import features as feature_files
 from steps import ingest, reuse
-from steps.corpus import Corpus, Pairs, corpus_of, pairs_of, row_batches
+from steps.corpus import Corpus, Pairs, corpus_of, has_cv, pairs_of, row_batches
 from steps.failure import StepError
 from steps.features import Features
 from steps.ingest import IngestParameters
 from steps.leaks import require_allowed
-from steps.parameters import IntPair, select
+from steps.parameters import NgramRange, select
 from steps.progress import Progress
 from steps.session import run_step
 from steps.tokens import (
@@ -60,23 +60,16 @@ class FeaturizeParameters(IngestParameters):
     test_size: float = Field(gt=0, lt=1)
     random_state: int = Field(ge=0, lt=2**32)
     tfidf_job_description_max_features: int = Field(ge=1)
-    tfidf_job_description_ngram_range: IntPair
+    tfidf_job_description_ngram_range: NgramRange
     tfidf_job_requirements_max_features: int = Field(ge=1)
-    tfidf_job_requirements_ngram_range: IntPair
+    tfidf_job_requirements_ngram_range: NgramRange
     tfidf_candidate_cv_max_features: int = Field(ge=1)
-    tfidf_candidate_cv_ngram_range: IntPair
+    tfidf_candidate_cv_ngram_range: NgramRange
     min_df: int = Field(ge=1)
     max_df: float = Field(gt=0, le=1)
     vocabulary_max_features: int = Field(ge=1)
-    vocabulary_ngram_range: IntPair
+    vocabulary_ngram_range: NgramRange
     latent_dimensions: int = Field(ge=1, le=500)
-
-    def model_post_init(self, _: object) -> None:
-        for name in type(self).model_fields:
-            value = getattr(self, name)
-            if name.endswith("ngram_range") and value not in ((1, 1), (1, 2), (2, 2)):
-                raise StepError(f"parameter {name!r}: must be 1,1 or 1,2 or 2,2, got "
-                                f"{value[0]},{value[1]}")
 
 
 def split_by_time(
@@ -246,6 +239,7 @@ def described_vectorisers(
             max_df=p.max_df, max_features=size)
         corpus.remember_counts(vocabulary.terms, columns_of(counted, vocabulary))
         fitted[name] = (vocabulary.terms, idf.tolist())
+    _require_terms(fitted["cv"][0])  # a job's text may be missing everywhere
     return fitted
 
 
@@ -268,9 +262,7 @@ def featurize(p: FeaturizeParameters) -> None:
                          "fitting the vectorisers": 20, "fitting the baseline vectorisers": 4,
                          "fitting ours on everything": 20, "logging the features": 13})
     progress.stage("splitting")
-    vacancies, candidates, listed = (
-        pl.read_parquet(tables / f"{name}.parquet") for name in ingest.TABLES
-    )
+    vacancies, candidates, listed = ingest.read_tables(tables)
     for name, table in zip(ingest.TABLES, (vacancies, candidates, listed), strict=True):
         require_allowed(name, table)
     pairs = pairs_of(listed, vacancies, candidates)
@@ -281,7 +273,7 @@ def featurize(p: FeaturizeParameters) -> None:
     corpus = Corpus(tokenise(texts, progress.within), **used)
     del texts
     progress.stage("counting terms")
-    filled = (candidates["cv_pt"].str.strip_chars() != "").to_numpy()
+    filled = has_cv(candidates)
     training = pairs.where(~held_out[pairs.vacancy])
     only_held_out = np.setdiff1d(pairs.candidate, training.candidate)
     seen = filled.copy()
@@ -290,11 +282,11 @@ def featurize(p: FeaturizeParameters) -> None:
     counted = count_all(corpus.tokens, documents_of(corpus, *every), p.min_df)
     progress.stage("fitting the vectorisers")
     earlier = np.flatnonzero(~held_out), np.flatnonzero(seen)
-    parts = {"holdout": fit_space(corpus, counted, training, *earlier, p)}
+    parts = {HOLDOUT: fit_space(corpus, counted, training, *earlier, p)}
     progress.stage("fitting the baseline vectorisers")
     described = described_vectorisers(corpus, counted, training.where(training.joined), p)
     progress.stage("fitting ours on everything")
-    parts["final"] = fit_space(corpus, counted, pairs, *every, p)
+    parts[SHIPPED] = fit_space(corpus, counted, pairs, *every, p)
     del counted
     progress.stage("logging the features")
     last_day = np.max(dates[~np.isnat(dates)])
@@ -312,7 +304,7 @@ def featurize(p: FeaturizeParameters) -> None:
     mlflow.log_metrics({
         "distinct_texts": len(corpus.tokens),
         "words": len(corpus.tokens.ids),
-        "vocabulary": len(parts["final"][0]),
+        "vocabulary": len(parts[SHIPPED][0]),
         "held_out_vacancies": int(held_out.sum()),
         "held_out_pairs": int((held_out[pairs.vacancy] & pairs.joined).sum()),
     })

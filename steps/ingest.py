@@ -26,6 +26,7 @@ from mlflow.data.polars_dataset import from_polars
 from mlflow.entities import DatasetInput, InputTag
 from mlflow.utils.mlflow_tags import MLFLOW_DATASET_CONTEXT
 
+from jobmatch_pyfunc.contract import VACANCY_TEXTS
 from steps import reuse
 from steps.failure import StepError
 from steps.parameters import Parameters
@@ -47,13 +48,12 @@ from steps.scratch import write_table
 from steps.session import run_step
 
 TABLES = ("vacancies", "candidates", "pairs")
-VACANCY_TEXTS = ("titulo_vaga", "principais_atividades", "competencia_tecnicas_e_comportamentais")
 EARLIEST = date(1990, 1, 1)
 DATE = re.compile(
     rb'"data_(?:requicisao|candidatura)"\s*:\s*"\s*([0-9]{1,2})-([0-9]{1,2})-([0-9]{4,9})\s*"')
 """A date that becomes a column, as the files hold it. One after today is an impossible date."""
 MOST_OUTCOMES, LONGEST_OUTCOME = 20, 60
-"""So many unknown outcomes are named, cut to so many characters."""
+"""So many unknown outcomes are named, without contact details and cut to so many characters."""
 
 
 class IngestParameters(Parameters):
@@ -159,9 +159,10 @@ def pairs_table(
         .sort("order")
         .drop("order")
     )
-    unknown = Counter(
-        text[:LONGEST_OUTCOME] for text in written if text.casefold() not in known
-    )
+    foreign = pl.Series("text", [text for text in written if text.casefold() not in known],
+                        pl.String)
+    unknown = foreign.to_frame().select(
+        redact(pl.col("text")).str.slice(0, LONGEST_OUTCOME)).to_series()
     return (
         pairs,
         {
@@ -171,9 +172,9 @@ def pairs_table(
             ).height,
             "duplicate prospects": joined.height - pairs.height,
             "prospects with an impossible date": dated - rows["data_candidatura"].count(),
-            "prospects with an unknown outcome": sum(unknown.values()),
+            "prospects with an unknown outcome": len(unknown),
         },
-        dict(unknown.most_common(MOST_OUTCOMES)),
+        dict(Counter(unknown).most_common(MOST_OUTCOMES)),
     )
 
 
@@ -205,6 +206,11 @@ def result_digest(parameters: IngestParameters) -> str:
 def bring_about(parameters: IngestParameters) -> Path:
     """Folder that holds the tables, from an earlier run where possible."""
     return reuse.bring_about("ingest", result_digest(parameters), lambda: ingest(parameters))
+
+
+def read_tables(folder: Path) -> tuple[pl.DataFrame, ...]:
+    """Vacancies, candidates and pairs from the folder that `bring_about` returns."""
+    return tuple(pl.read_parquet(folder / f"{name}.parquet") for name in TABLES)
 
 
 def ingest(parameters: IngestParameters) -> None:

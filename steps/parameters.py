@@ -21,17 +21,17 @@ def _numbers(value: Any) -> Any:
     return [part.strip() for part in value.split(",")] if isinstance(value, str) else value
 
 
-def _two_numbers(value: Any) -> Any:
+def _ngram_range(value: Any) -> Any:
     parts = _numbers(value)
-    if len(parts) != 2:
-        raise ValueError("must be two whole numbers separated by a comma, such as 1,2")
+    if [str(part) for part in parts] not in (["1", "1"], ["1", "2"], ["2", "2"]):
+        raise ValueError("must be 1,1 or 1,2 or 2,2")
     return parts
 
 
 FloatList = Annotated[tuple[float, ...], BeforeValidator(_numbers)]
 """Numbers separated by commas, such as `0.1,1,10`."""
-IntPair = Annotated[tuple[int, int], BeforeValidator(_two_numbers)]
-"""Two whole numbers separated by a comma, such as `1,2`."""
+NgramRange = Annotated[tuple[int, int], BeforeValidator(_ngram_range)]
+"""The fewest and the most words of a term, separated by a comma, such as `1,2`."""
 
 
 class Parameters(BaseModel):

@@ -38,12 +38,12 @@ from jobmatch_pyfunc.reasons import (
 )
 from jobmatch_pyfunc.scoring import Candidates, Vacancies, best_first, sigmoid
 from steps import ingest
-from steps.corpus import Corpus, Pairs, corpus_of, pairs_of
+from steps.corpus import Corpus, Pairs, corpus_of, has_cv, pairs_of
 from steps.failure import StepError
 from steps.ingest import IngestParameters
 from steps.parameters import select
 from steps.progress import Progress
-from steps.registry import PRODUCTION, STAGING, resolve
+from steps.registry import Wanted, resolve
 from steps.scratch import write_table
 from steps.session import run_step
 from steps.tokens import tokenise
@@ -58,7 +58,7 @@ Places = tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float64]]
 
 
 class RankParameters(IngestParameters):
-    version: str = Field(pattern=rf"^([1-9]\d{{0,8}}|{STAGING}|{PRODUCTION})$")
+    version: Wanted
     by: Literal["vacancy", "candidate"]
     codes: str = Field(min_length=1)
     top_k: int = Field(ge=1, le=100_000)
@@ -74,6 +74,8 @@ def chosen(codes: str, known: list[str], is_open: NDArray[np.bool_], kind: str) 
         return np.flatnonzero(is_open)
     number = {code: i for i, code in enumerate(known)}
     wanted = dict.fromkeys(code.strip() for code in codes.split(",") if code.strip())
+    if not wanted:
+        raise StepError("rank: codes names no code; give some, separated by commas")
     missing = [code for code in wanted if code not in number]
     if missing:
         raise StepError(f"rank: no {kind} with code {', '.join(missing[:5])} in data_dir"
@@ -179,7 +181,7 @@ def rank(p: RankParameters) -> None:
     tables = ingest.bring_about(select(IngestParameters, p))
     progress = Progress({"tokenising": 40, "ranking": 15, "reasons": 40, "logging": 5})
     progress.stage("tokenising")
-    jobs, people, listed = (pl.read_parquet(tables / f"{n}.parquet") for n in ingest.TABLES)
+    jobs, people, listed = ingest.read_tables(tables)
     rows, others = who_and_whom(p, jobs, people, listed)
     texts, used = corpus_of(jobs, people)
     corpus = Corpus(tokenise(texts, progress.within), **used)
@@ -210,12 +212,15 @@ def who_and_whom(
     """Numbers of those to rank for, and of those to be ranked. Raises StepError where there are
     none."""
     is_open = open_vacancies(jobs.height, pairs_of(listed, jobs, people))
-    filled = (people["cv_pt"].str.strip_chars() != "").to_numpy()
+    filled = has_cv(people)
     if p.by == "vacancy":
         rows = chosen(p.codes, jobs["codigo"].to_list(), is_open, "vacancy")
         others = np.flatnonzero(filled)
     else:
         rows = chosen(p.codes, people["codigo"].to_list(), filled, "candidate")
+        if p.codes != "all" and not filled[rows].all():
+            without = [people["codigo"][int(row)] for row in rows[~filled[rows]]]
+            print(f"not ranked, since they have no CV: {', '.join(without)}")
         rows = rows[filled[rows]]
         others = np.flatnonzero(is_open)
     if not len(rows) or not len(others):

@@ -8,16 +8,20 @@ import getpass
 import os
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import Annotated
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
+from pydantic import Field
 
 from steps.failure import StepError
 from steps.parameters import command
 
 MODEL = "jobmatch"
 STAGING, PRODUCTION = "staging", "production"
+Wanted = Annotated[str, Field(pattern=rf"^([1-9]\d{{0,8}}|{STAGING}|{PRODUCTION})$")]
+"""A version's number, or the alias that points to it."""
 _NEVER = datetime.min.replace(tzinfo=UTC)
 
 

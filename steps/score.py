@@ -35,7 +35,7 @@ from steps.parameters import Parameters
 from steps.parts import Parts, open_parts
 from steps.places import Best
 from steps.progress import Progress
-from steps.registry import MODEL, PRODUCTION, STAGING, resolve
+from steps.registry import MODEL, Wanted, resolve
 from steps.score_local import score_here
 from steps.score_spark import file_groups, score_on_spark
 from steps.session import run_step
@@ -58,7 +58,7 @@ SharedPath = Annotated[Path, BeforeValidator(_no_address)]
 class ScoreParameters(Parameters):
     input: SharedPath
     output: SharedPath
-    version: str = Field(pattern=rf"^([1-9]\d{{0,8}}|{STAGING}|{PRODUCTION})$")
+    version: Wanted
     engine: Literal["local", "spark"]
     master: str = Field(pattern=r"^(local|spark|k8s|yarn)\S*$")
     top_k: int = Field(ge=0, le=100_000)

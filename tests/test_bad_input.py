@@ -10,7 +10,7 @@ import mlflow
 import pytest
 
 from steps.records import FILES
-from tests.conftest import QUICK, Ended, Store
+from tests.conftest import QUICK, SAMPLE, Ended, Store
 
 Step = Callable[..., Ended]
 
@@ -199,6 +199,10 @@ def test_fewer_vacancies_than_folds_is_told(refused: Refused, small_data: Path) 
 
 def test_terms_that_all_fall_away_are_told(refused: Refused, small_data: Path) -> None:
     assert "no term is left; lower min_df" in refused(small_data, min_df="100000")
+
+
+def test_terms_that_fall_away_from_the_cvs_alone_are_told(refused: Refused) -> None:
+    assert "no term is left; lower min_df" in refused(SAMPLE, min_df="300")
 
 
 @pytest.mark.parametrize(("name", "value"), [

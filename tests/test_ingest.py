@@ -118,6 +118,12 @@ def test_unknown_outcomes_are_named_cut_and_few(tmp_path: Path) -> None:
     assert faults["prospects with an unknown outcome"] == 52
 
 
+def test_unknown_outcomes_are_named_without_contact_details(tmp_path: Path) -> None:
+    _, _, unknown = pairs(tmp_path, prospect("a", "Retornar: 11 99999-8888, ana@exemplo.com"),
+                          prospect("b", "Retornar: 11 99999-7777, bia@exemplo.com"))
+    assert unknown == {"Retornar:  ,  ": 2}
+
+
 @pytest.mark.parametrize("order", [(0, 1, 2), (2, 1, 0), (1, 2, 0)])
 def test_duplicate_pair_keeps_its_most_decided_outcome(
     tmp_path: Path, order: tuple[int, ...]

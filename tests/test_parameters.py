@@ -1,5 +1,7 @@
 """Parameters of the steps: MLproject's defaults, types and ranges, and how they are written."""
 
+from pathlib import Path
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -7,7 +9,7 @@ from hypothesis import strategies as st
 from steps.failure import StepError
 from steps.featurize import FeaturizeParameters
 from steps.fitting import TrainParameters
-from steps.parameters import as_written, parse, select
+from steps.parameters import as_written, command, parse, select
 from steps.promote import PromoteParameters
 
 
@@ -41,10 +43,10 @@ def test_arguments_win_over_defaults() -> None:
     ("grid_search_c_values", "inf", "finite"),
     ("grid_search_scoring", "auc", "one of scikit-learn's scorers roc_auc, "),
     ("logistic_regression_max_iter", "0", "greater than or equal to 1"),
-    ("tfidf_candidate_cv_ngram_range", "1", "1,2"),
+    ("tfidf_candidate_cv_ngram_range", "1", "must be 1,1 or 1,2 or 2,2"),
     ("tfidf_candidate_cv_ngram_range", "1,3", "must be 1,1 or 1,2 or 2,2"),
     ("tfidf_candidate_cv_ngram_range", "2,1", "must be 1,1 or 1,2 or 2,2"),
-    ("tfidf_candidate_cv_ngram_range", "a,b", "integer"),
+    ("tfidf_candidate_cv_ngram_range", "a,b", "must be 1,1 or 1,2 or 2,2"),
     ("latent_dimensions", "0", "greater than or equal to 1"),
     ("negatives_per_pair", "0", "greater than or equal to 1"),
     ("undecided_weight", "0", "greater than 0"),
@@ -101,3 +103,16 @@ def test_a_step_takes_its_own_from_a_larger_step() -> None:
     parameters = parse(TrainParameters, "train", ["--min_df", "3"])
     mine = select(FeaturizeParameters, parameters)
     assert mine == parse(FeaturizeParameters, "featurize", ["--min_df", "3"])
+
+
+@pytest.mark.parametrize(("installed", "line"), [
+    (True, "mlflow run . -e promote -P version=2 -P force=true"),
+    (False, "mlflow run . -e promote --env-manager uv -P version=2 -P force=true"),
+])  # fmt: skip
+def test_commands_that_are_shown_name_uv_where_there_is_no_conda(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, installed: bool, line: str
+) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    if installed:
+        (tmp_path / "conda").touch(0o755)
+    assert command("promote", version="2", force="true") == line

@@ -12,7 +12,9 @@ from mlflow.pyfunc import PyFuncModel
 
 from jobmatch_pyfunc import reasons as reasons_module
 from jobmatch_pyfunc.scoring import sigmoid
+from steps.failure import StepError
 from steps.rank import RankParameters, rank
+from steps.records import Candidate, read
 from tests.conftest import SAMPLE
 
 pytestmark = pytest.mark.xdist_group("model")
@@ -97,3 +99,20 @@ def test_a_code_given_twice_is_ranked_once(tmp_path: Path, by: str, column: str)
     ranking, _ = ranked(tmp_path, by=by, codes=f"{second},{first}, {second}", top_k=2, reasons=0)
     assert ranking[column].to_list() == [second, second, first, first]
     assert ranking["rank"].to_list() == [1, 2, 1, 2]
+
+
+def test_a_candidate_without_a_cv_is_named_not_left_out_in_silence(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    people = read(SAMPLE / "applicants.json", Candidate)
+    without = next(code for code, person in people.items() if not (person.cv_pt or "").strip())
+    with_cv = next(code for code, person in people.items() if (person.cv_pt or "").strip())
+    ranking, _ = ranked(tmp_path, by="candidate", codes=f"{without},{with_cv}", reasons=0)
+    assert set(ranking["candidato"]) == {with_cv}
+    assert f"not ranked, since they have no CV: {without}\n" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("codes", [",", " ", " , "])
+def test_codes_that_name_nobody_are_told(tmp_path: Path, codes: str) -> None:
+    with pytest.raises(StepError, match="codes names no code"):
+        ranked(tmp_path, codes=codes)
