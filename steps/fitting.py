@@ -28,7 +28,7 @@ from steps.grid_search import (
 )
 from steps.memory import give_back
 from steps.parameters import FloatList
-from steps.scores import best_f1_threshold
+from steps.scores import auc_standard_error, best_f1_threshold
 
 TITLE_SCALE = 0.4
 """Weight of the title's block beside the body's in the hire features (docs/experiments.md)."""
@@ -44,9 +44,10 @@ SCORERS = ("roc_auc", "average_precision", "neg_log_loss", "neg_brier_score", "f
 """Those of scikit-learn that judge a classifier of two classes."""
 SMALLEST_C = 1e-6
 """Beyond it, and beyond its inverse, liblinear's numbers overflow or do not move."""
-IMPLAUSIBLE_AUC = 0.85
-"""A single column that tells the outcome this well must have seen it: on real records those that
-have not stay below 0.76 (docs/model.md)."""
+PLAUSIBLE_AUC, IMPLAUSIBLE_AUC = 0.76, 0.85
+"""A single column that tells the outcome better than the second must have seen it, unless so few
+were hired that it could be the first: on real records no column that has not seen it tells more
+(docs/model.md)."""
 LEAK_PAIRS = 10_000
 """A leak is looked for in at most so many pairs of each outcome: what tells so much shows there."""
 
@@ -343,15 +344,17 @@ def require_no_leak(data: Data, p: TrainParameters) -> None:
         block = x[:, number * terms:(number + 1) * terms]
         told = np.diff(block.indptr) > 0
         presence = float(roc_auc_score(y, told))
-        _require_plausible(max(presence, 1 - presence), f"whether {name} is filled")
+        require_plausible(max(presence, 1 - presence), y, f"whether {name} is filled")
         if len(np.unique(groups[told & (y == 1)])) < 2:
             continue
         grid, _ = search(block[told], y[told], groups[told], np.ones(told.sum()), quick)
-        _require_plausible(grid.mean(), name)
+        require_plausible(grid.mean(), y[told], name)
 
 
-def _require_plausible(auc: float, what: str) -> None:
-    if auc > IMPLAUSIBLE_AUC:
+def require_plausible(auc: float, hired: NDArray[np.int64], what: str) -> None:
+    """Raises StepError where an AUC on these outcomes is beyond what `what` can tell by itself."""
+    doubt = 1.96 * auc_standard_error(auc, int(hired.sum()), int((1 - hired).sum()))
+    if auc > IMPLAUSIBLE_AUC and auc - doubt > PLAUSIBLE_AUC:
         raise StepError(
             f"train: {what} alone predicts who is hired with an AUC of {auc:.3f}, which nothing "
             "written before the decision does; look for the outcome in it and take it out")

@@ -69,6 +69,15 @@ def best_f1_threshold(hired: Ints, probability: Floats) -> float:
     return float(probability[order][best])
 
 
+def auc_standard_error(auc: float, positives: int, negatives: int) -> float:
+    """Standard error of a ROC AUC (0..1) of so many positives and negatives, at least one of each
+    (Hanley & McNeil, The meaning and use of the area under a ROC curve, Radiology 143, 1982)."""
+    two_positives, two_negatives = auc / (2 - auc), 2 * auc**2 / (1 + auc)
+    variance = (auc * (1 - auc) + (positives - 1) * (two_positives - auc**2)
+                + (negatives - 1) * (two_negatives - auc**2)) / (positives * negatives)
+    return float(np.sqrt(max(variance, 0)))
+
+
 def auc_and_precision(
     hired: Ints, scores: Floats, weights: Floats
 ) -> tuple[Floats, Floats]:

@@ -9,6 +9,7 @@ from sklearn.metrics import average_precision_score, f1_score, roc_auc_score
 
 from steps.scores import (
     auc_and_precision,
+    auc_standard_error,
     best_f1_threshold,
     difference,
     expected_calibration_error,
@@ -34,6 +35,18 @@ def test_pool_auc_of_one_member_is_the_usual_auc() -> None:
     scores = np.random.default_rng(0).random(50)
     _, auc = ranks_in_pool(scores, np.array([7]))
     assert auc[0] == pytest.approx(roc_auc_score(np.arange(50) == 7, scores))
+
+
+@pytest.mark.parametrize(("positives", "auc"), [(5, 0.6), (10, 0.75), (50, 0.85), (200, 0.65)])
+def test_standard_error_of_an_auc_is_how_far_draws_lie_apart(positives: int, auc: float) -> None:
+    """The formula is exact where the scores of both are exponentially distributed."""
+    generator = np.random.default_rng(2)
+    y = np.repeat([1, 0], [positives, 300])
+    scale = np.where(y == 1, auc / (1 - auc), 1)
+    aucs = [roc_auc_score(y, generator.exponential(scale)) for _ in range(1000)]
+    assert np.mean(aucs) == pytest.approx(auc, abs=0.02)
+    assert auc_standard_error(auc, positives, 300) == pytest.approx(np.std(aucs), rel=0.1)
+    assert auc_standard_error(1.0, positives, 300) == 0
 
 
 def test_best_threshold_has_the_highest_f1() -> None:

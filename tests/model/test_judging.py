@@ -18,7 +18,7 @@ from steps.corpus import Pairs
 from steps.evaluate import EvaluateParameters, evaluate
 from steps.failure import StepError
 from steps.featurize import split_by_time
-from steps.fitting import Data, TrainParameters, require_no_leak
+from steps.fitting import Data, TrainParameters, require_no_leak, require_plausible
 from steps.judging import Judgement, verdict
 from steps.leaks import require_allowed
 from steps.parameters import parse
@@ -83,6 +83,15 @@ def test_a_column_that_knows_the_outcome_stops_with_its_name() -> None:
     with pytest.raises(StepError, match=r"cv_pt alone predicts.*AUC of 1\.000"):
         look(np.column_stack([hired, 1 - hired, np.ones(n)]))
     look(np.random.default_rng(0).random((n, 3)))
+
+
+def test_chance_among_a_few_hires_is_no_leak() -> None:
+    few, many = np.repeat([1, 0], [4, 40]), np.repeat([1, 0], [100, 1000])
+    with pytest.raises(StepError, match=r"cv_pt alone predicts.*AUC of 0\.860"):
+        require_plausible(0.86, many, "cv_pt")
+    require_plausible(0.86, few, "cv_pt")
+    with pytest.raises(StepError):
+        require_plausible(1.0, few, "cv_pt")
 
 
 def judged(name: str, **figures: float) -> Judgement:
