@@ -1,25 +1,30 @@
 """Which process a run belongs to, so that the run of one that was killed does not stay RUNNING.
 
 A process that gets SIGKILL cannot end its run. Every run of a step therefore carries its host,
-process number and start time, and the next step that runs on that host ends those whose process
-is gone. Where there is no /proc nothing is marked, and nothing ended.
+process number, start time and pid namespace, and the next step that runs on that host ends those
+whose process is gone. Where there is no /proc nothing is marked, and nothing ended.
 """
 
 import os
 import socket
+import time
 from pathlib import Path
 
 import mlflow
 
 PROCESS = "jobmatch.process"
 KILLED = "the process was killed: look at the registry, then run it again"
+OUT_OF_SIGHT_SECONDS = 24 * 3600.0
+"""A process of another container that has the host's name cannot be seen: its run is left alone for
+so long, since it may be a container of the host's network as well as one that was restarted."""
 
 
 def mark_own() -> None:
     """Say on the active run that it belongs to this process."""
     started = _start_time(os.getpid())
     if started:
-        mlflow.set_tag(PROCESS, f"{socket.gethostname()} {os.getpid()} {started}")
+        mlflow.set_tag(
+            PROCESS, f"{socket.gethostname()} {os.getpid()} {started} {_pid_namespace()}")
 
 
 def end_abandoned() -> None:
@@ -32,10 +37,19 @@ def end_abandoned() -> None:
         f"LIKE '{own} %'",  # in which _ stands for any sign
     )
     for run in running:
-        host, number, started = run.data.tags[PROCESS].split(" ")
-        if host == own and _start_time(int(number)) != started:
+        host, number, started, namespace = run.data.tags[PROCESS].split(" ")
+        if namespace == _pid_namespace():
+            gone = _start_time(int(number)) != started
+        else:
+            gone = time.time() - run.info.start_time / 1000 > OUT_OF_SIGHT_SECONDS
+        if host == own and gone:
             client.set_tag(run.info.run_id, "jobmatch.error", KILLED)
             client.set_terminated(run.info.run_id, "KILLED")
+
+
+def _pid_namespace() -> str:
+    """Within which process numbers mean the same (pid_namespaces(7))."""
+    return str(Path("/proc/self/ns/pid").stat().st_ino)
 
 
 def _start_time(process: int) -> str | None:
