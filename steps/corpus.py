@@ -109,6 +109,17 @@ def has_cv(candidates: pl.DataFrame) -> NDArray[np.bool_]:
     return (candidates["cv_pt"].str.strip_chars() != "").to_numpy()
 
 
+def candidates_seen(
+    filled: NDArray[np.bool_], pairs: Pairs, training: Pairs
+) -> NDArray[np.int64]:
+    """Numbers of the candidates with a CV (filled: one flag each), without those who were put
+    forward for vacancies outside the training pairs only."""
+    seen = filled.copy()
+    others = np.setdiff1d(pairs.candidate, training.candidate)
+    seen[others[others >= 0]] = False
+    return np.flatnonzero(seen)
+
+
 def pairs_of(table: pl.DataFrame, vacancies: pl.DataFrame, candidates: pl.DataFrame) -> Pairs:
     """Number the pairs of the tables."""
     vacancy = {code: i for i, code in enumerate(vacancies["codigo"])}

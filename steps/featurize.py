@@ -26,7 +26,15 @@ from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
 from jobmatch_pyfunc.scoring import Floats, Space, lengths, tf_idf, unit_rows, vacancy_vectors
 from steps import features as feature_files
 from steps import ingest, reuse
-from steps.corpus import Corpus, Pairs, corpus_of, has_cv, pairs_of, row_batches
+from steps.corpus import (
+    Corpus,
+    Pairs,
+    candidates_seen,
+    corpus_of,
+    has_cv,
+    pairs_of,
+    row_batches,
+)
 from steps.failure import StepError
 from steps.features import Features
 from steps.ingest import IngestParameters
@@ -275,13 +283,10 @@ def featurize(p: FeaturizeParameters) -> None:
     progress.stage("counting terms")
     filled = has_cv(candidates)
     training = pairs.where(~held_out[pairs.vacancy])
-    only_held_out = np.setdiff1d(pairs.candidate, training.candidate)
-    seen = filled.copy()
-    seen[only_held_out[only_held_out >= 0]] = False
     every = np.arange(len(dates)), np.flatnonzero(filled)
     counted = count_all(corpus.tokens, documents_of(corpus, *every), p.min_df)
     progress.stage("fitting the vectorisers")
-    earlier = np.flatnonzero(~held_out), np.flatnonzero(seen)
+    earlier = np.flatnonzero(~held_out), candidates_seen(filled, pairs, training)
     parts = {HOLDOUT: fit_space(corpus, counted, training, *earlier, p)}
     progress.stage("fitting the baseline vectorisers")
     described = described_vectorisers(corpus, counted, training.where(training.joined), p)

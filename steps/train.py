@@ -36,7 +36,7 @@ from jobmatch_pyfunc.storage import write_pool
 from steps import features as feature_files
 from steps import featurize, ingest
 from steps.convergence import silence_unconverged
-from steps.corpus import Pairs
+from steps.corpus import Pairs, candidates_seen
 from steps.described import DescribedModel, Vectoriser, fit_described
 from steps.evaluate import judge_all, judge_version, readable
 from steps.features import Features
@@ -75,7 +75,8 @@ def data_of(features: Features, part: str) -> Data:
     pairs = features.training_pairs(part)
     return Data(
         vacancies, candidates, features.spaces[part], pairs, features.corpus.postings,
-        age_in_days(features.vacancy_dates, pairs), pool_rows(features, part))
+        age_in_days(features.vacancy_dates, pairs),
+        candidates_seen(features.candidate_filled, features.pairs, pairs))
 
 
 def fit_everything(
@@ -99,16 +100,6 @@ def age_in_days(dates: NDArray[np.datetime64], pairs: Pairs) -> NDArray[np.float
         return np.zeros(len(days))
     age = (days[~np.isnat(days)].max() - days) / np.timedelta64(1, "D")
     return np.where(np.isnat(days), np.nanmax(age), age)
-
-
-def pool_rows(features: Features, part: str) -> NDArray[np.int64]:
-    """Candidates with a CV; for `holdout` without those who belong to held-out vacancies only."""
-    filled = features.candidate_filled.copy()
-    if part == HOLDOUT:
-        mine = features.training_pairs(part).candidate
-        others = np.setdiff1d(features.pairs.candidate, mine)
-        filled[others[others >= 0]] = False
-    return np.flatnonzero(filled)
 
 
 def at_threshold(judgement: Judgement, hired: NDArray[np.int64]) -> dict[str, float]:
