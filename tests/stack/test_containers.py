@@ -6,6 +6,8 @@ The tests follow one another on one stack. At the end they print what the faults
 import base64
 import http.client
 import json
+import os
+import re
 import shutil
 import socket
 import subprocess
@@ -458,6 +460,34 @@ def test_down_and_up_keeps_everything(stack: Compose, admin: dict[str, str],
     after = stack.ask("GET", "/models", headers=again).json()
     assert after["aliases"] == before["aliases"] == {"staging": 1, "production": 2}
     assert [v["version"] for v in after["versions"]] == [v["version"] for v in before["versions"]]
+    assert stack.audit()[:len(audit)] == audit
+    assert stack.ask("POST", "/predict", json=PAIR, headers=again).json()["model_version"] == 2
+
+
+def test_the_documented_backup_brings_everything_back(
+    stack: Compose, admin: dict[str, str]
+) -> None:
+    page = (PROJECT / "docs" / "deployment.md").read_text(encoding="utf-8")
+    keep, bring_back, *_ = re.findall(
+        r"^```bash\n(.*?)^```", page.partition("## Looking after it")[2], re.MULTILINE | re.DOTALL)
+
+    def versions(headers: dict[str, str]) -> list[dict[str, Any]]:
+        listed = stack.ask("GET", "/models", headers=headers).json()["versions"]
+        return [{name: value for name, value in version.items() if name != "serving_since"}
+                for version in listed]
+
+    def run(commands: str) -> None:
+        subprocess.run(
+            ["bash", "-e", "-o", "pipefail", "-c", commands], cwd=stack.folder, check=True,
+            env=os.environ | {"COMPOSE_PROJECT_NAME": stack.name}, timeout=300)
+
+    before, audit = versions(admin), stack.audit()
+    run(keep)
+    stack("down", "--volumes")
+    run(bring_back)
+    wait_for(lambda: stack.ask("GET", "/ready").json().get("model_version") == 2)
+    again = stack.log_in("ana", ANAS)
+    assert versions(again) == before
     assert stack.audit()[:len(audit)] == audit
     assert stack.ask("POST", "/predict", json=PAIR, headers=again).json()["model_version"] == 2
 
