@@ -50,7 +50,7 @@ class Trainings:
     def __init__(
         self, settings: Settings, tracking: TrackingServer, count: Callable[[str], None]
     ) -> None:
-        """`count` is told "finished" or "failed" when a training that this worker started ends."""
+        """`count` is told "finished", "failed", "stopped" or "lost" when a training is over."""
         self._settings = settings
         self._tracking = tracking
         self._count = count
@@ -70,7 +70,9 @@ class Trainings:
         """
         self.reconcile()
         with self._locked_or_busy() as lock:
-            self._remember()
+            self._settle()  # it may have ended since
+            with exclusive(self._record_lock):
+                self._remember()
             if self._local:
                 return self._start_here(parameters, user, lock)
             if other := self._under_way():
@@ -257,16 +259,14 @@ class Trainings:
     def _wait(self, run_id: str, process: subprocess.Popen[bytes]) -> None:
         """Collect the process when it ends, so that no zombie stays, and see to its run."""
         status = process.wait()
-        # stopped: whoever did it counts it and ends the run. An interrupted `mlflow run` exits as
-        # if it had failed, so the signal alone does not tell
+        # an interrupted `mlflow run` exits as if it had failed: whoever stopped it ends the run
         recorded = self._recorded()
-        if status < 0 or (recorded.get("run_id") == run_id and "stopping" in recorded):
-            return
-        self._count("finished" if status == 0 else "failed")
-        with suppress(Problem, MissingError):
-            if status > 0 and self._status(run_id) in UNDER_WAY:
+        stopping = recorded.get("run_id") == run_id and "stopping" in recorded
+        with suppress(Problem, MissingError):  # then whoever looks next sees to it
+            if status > 0 and not stopping and self._status(run_id) in UNDER_WAY:
                 self._end(run_id, "FAILED",
                           f"the training process ended with status {status}: see its log")
+            self._settle()
 
     # --- look and stop
 
@@ -291,10 +291,12 @@ class Trainings:
             raise Problem("conflict", "this training was not started here: stop it where it runs")
         if run["info"]["status"] not in UNDER_WAY:
             raise Problem("conflict", f"this training is over ({run['info']['status'].lower()})")
-        recorded = self._recorded()
-        if recorded.get("run_id") == run_id and not self._lock_is_free():
-            with exclusive(self._record_lock):
+        with exclusive(self._record_lock):
+            recorded = self._recorded()
+            here = recorded.get("run_id") == run_id
+            if here:
                 self._remember(**(recorded | {"stopping": True}))
+        if here and not self._lock_is_free():
             # `mlflow run` cancels a job on another backend when it is interrupted
             ask = signal.SIGTERM if self._local else signal.SIGINT
             _stop_group(int(recorded["pid"]), run_id, ask, self._lock_is_free,
@@ -304,32 +306,66 @@ class Trainings:
             raise Problem("conflict", "this training came to its end before it could be stopped")
         if status != "KILLED":
             self._end(run_id, "KILLED", None)
+            if not here:
+                self._count_end(None, "stopped")
+        self._settle()
 
     def _registers(self, run_id: str) -> bool:
         return tags_of(self._tracking.run(run_id)).get("jobmatch.stage") == REGISTERING
 
     def reconcile(self) -> None:
-        """End as KILLED every run of ours that has lost its process. Raises Problem.
+        """End as KILLED every run of ours that has lost its process, and count what became of the
+        last training. Raises Problem.
 
         On another backend the training is not a process of this machine: there it completes what
         a gateway that is gone had begun.
         """
         if not self._local:
             self._adopt()
-            return
         if not self._lock_is_free():
             return
-        for run in self._runs_under_way():
-            run_id = run["info"]["run_id"]
-            # a training may have begun since the lock was looked at
-            if not self._lock_is_free():
+        if self._local:
+            for run in self._runs_under_way():
+                self._end_lost(run["info"]["run_id"])
+        self._settle()
+
+    def _end_lost(self, run_id: str) -> None:
+        with exclusive(self._record_lock):
+            # since the first look a training may have begun, and this one have been ended
+            if not self._lock_is_free() or self._status(run_id) not in UNDER_WAY:
                 return
             recorded = self._recorded()
-            if recorded.get("run_id") == run_id:
+            here = recorded.get("run_id") == run_id
+            if here:
                 _kill_group(int(recorded["pid"]), run_id)
+            if here and "stopping" in recorded:  # by whom it is about to be ended
+                self._end(run_id, "KILLED", None)
+                return
             _log.warning("the training %s has lost its process: ended as KILLED", run_id)
-            self._count("lost")
             self._end(run_id, "KILLED", "the training process died")
+            self._count_end(recorded if here else None, "lost")
+
+    def _settle(self) -> None:
+        """Count what became of the recorded training if it is over: once, whoever looks."""
+        with exclusive(self._record_lock):
+            recorded = self._recorded()
+            if "run_id" not in recorded or "counted" in recorded:
+                return
+            try:
+                status = self._status(recorded["run_id"])
+            except MissingError:
+                return
+            if status == "FINISHED":
+                self._count_end(recorded, "finished")
+            elif status not in UNDER_WAY:
+                self._count_end(recorded, "stopped" if "stopping" in recorded else "failed")
+
+    def _count_end(self, recorded: dict[str, Any] | None, outcome: str) -> None:
+        """Count it, and keep in the record, where there is one, that it is counted."""
+        with suppress(OSError):  # the disk is full: counted by who looks when it is not
+            if recorded:
+                self._remember(**recorded, counted=outcome)
+            self._count(outcome)
 
     def _under_way(self) -> str | None:
         return next((run["info"]["run_id"] for run in self._runs_under_way()), None)

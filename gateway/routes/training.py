@@ -106,7 +106,6 @@ def stop(path: RunPath) -> Response:
     parts = services()
     with audited("training", "stop requested", run_id=path.run_id):
         parts.trainings.stop(path.run_id)
-    parts.metrics.trainings.labels("stopped").inc()
     audit_outcome("training", action="stopped", run_id=path.run_id)
     return _described(parts.trainings.run(path.run_id))
 

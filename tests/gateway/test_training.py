@@ -140,6 +140,78 @@ def test_looking_while_a_training_stops_does_not_kill_it(training: Flask) -> Non
     assert "error" not in last
 
 
+def counted(app: Flask) -> dict[str, float]:
+    """Trainings by what became of them, as /metrics says."""
+    text = parts(app).metrics.exposition().decode()
+    found = re.findall(r'^gateway_trainings_total\{outcome="(\w+)"\} (\S+)$', text, re.MULTILINE)
+    return {outcome: float(number) for outcome, number in found if float(number)}
+
+
+@pytest.mark.parametrize("begun", [False, True], ids=["starting", "learning"])
+def test_training_that_several_stop_while_others_look_is_stopped_once(
+    training: Flask, begun: bool
+) -> None:
+    run_id, done = start(training, random_state=1), threading.Event()
+    if begun:
+        wait(training, run_id, learning)
+
+    def poll() -> list[dict]:
+        seen = []
+        while not done.is_set():
+            seen.append(call(training, "GET", f"/train/{run_id}").get_json())
+        return seen
+
+    with ThreadPoolExecutor(8) as pool:
+        looking = [pool.submit(poll) for _ in range(4)]
+        stopping = [pool.submit(call, training, "DELETE", f"/train/{run_id}") for _ in range(4)]
+        answers = [future.result() for future in stopping]
+        done.set()
+    bodies = [body for future in looking for body in future.result()]
+    # who came too late is told that it is over
+    assert {answer.status_code for answer in answers} <= {200, 409}
+    bodies += [answer.get_json() for answer in answers if answer.status_code == 200]
+    assert bodies[-1]["state"] == "killed"
+    assert not [body for body in bodies if "error" in body]
+    assert counted(training) == {"started": 1, "stopped": 1}
+
+
+def test_run_that_is_being_stopped_is_not_called_dead(training: Flask) -> None:
+    """Between the end of its process and that of its run."""
+    run_id = parts(training).trainings._create_run("trainer")
+    record = parts(training).settings.state_dir / "training.json"
+    record.write_text(json.dumps({"run_id": run_id, "pid": 2**22 + 1, "stopping": True}))
+    body = call(training, "GET", f"/train/{run_id}").get_json()
+    assert body["state"] == "killed"
+    assert "error" not in body
+    assert counted(training) == {"stopped": 1}
+
+
+def test_training_that_dies_is_counted_once_whoever_looks(training: Flask) -> None:
+    run_id = start(training, random_state=1)
+    wait(training, run_id, learning)
+    os.killpg(pid_of(training), signal.SIGKILL)
+    other = create_app(parts(training).settings)  # as a second worker has
+    with ThreadPoolExecutor(16) as pool:
+        list(pool.map(lambda app: call(app, "GET", f"/train/{run_id}"), [training, other] * 8))
+    wait(training, run_id, over)
+    assert counted(training).get("lost", 0) + counted(other).get("lost", 0) == 1
+    assert not {"failed", "stopped"} & (counted(training).keys() | counted(other).keys())
+
+
+@pytest.mark.parametrize(("course", "outcome"), [(7, "finished"), (2, "failed")])
+def test_training_is_counted_by_what_became_of_it(
+    training: Flask, course: int, outcome: str
+) -> None:
+    run_id = start(training, random_state=course)
+    wait(training, run_id, over)
+    deadline = time.monotonic() + 10
+    while counted(training) != {"started": 1, outcome: 1}:  # without another look
+        assert time.monotonic() < deadline, counted(training)
+        time.sleep(0.1)
+    call(training, "GET", f"/train/{run_id}")
+    assert counted(training) == {"started": 1, outcome: 1}
+
+
 @pytest.mark.parametrize(("line", "shown"), [
     ("/srv/data/vagas.json: file not found; data_dir must hold vagas.json, applicants.json",
      "vagas.json: file not found; data_dir must hold vagas.json, applicants.json"),
