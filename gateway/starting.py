@@ -6,8 +6,11 @@ where its figures go.
 """
 
 import os
+import socket
 import sys
 from typing import TYPE_CHECKING
+
+from gunicorn.util import is_ipv6, parse_address
 
 from gateway.settings import Settings, SettingsError, exit_with, load
 
@@ -28,6 +31,8 @@ def start_or_reload() -> Settings:
     global _settings, _keys
     try:
         fresh = load()
+        if _settings and fresh.bind != _settings.bind:
+            _require_free(fresh.bind)
         os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(fresh.metrics_dir)
         from gateway.app import prepare
 
@@ -41,6 +46,23 @@ def start_or_reload() -> Settings:
     else:
         _settings, _keys = fresh, keys
     return _settings
+
+
+def _require_free(bind: str) -> None:
+    """Raise SettingsError where gunicorn could not listen at `bind`: it lets go of its address
+    before it takes another, and ends where it cannot."""
+    address = parse_address(bind)
+    if not isinstance(address, tuple):  # a socket's file
+        return
+    try:
+        family = socket.AF_INET6 if is_ipv6(address[0]) else socket.AF_INET
+        with socket.socket(family) as probe:
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(address)
+            probe.listen(1)
+    except (OSError, OverflowError, UnicodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise SettingsError(f"GATEWAY_BIND: cannot listen at {bind} ({reason})") from error
 
 
 def application() -> "Flask":

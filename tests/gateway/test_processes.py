@@ -11,7 +11,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import psutil
@@ -369,6 +369,53 @@ def test_reload_with_a_wrong_setting_changes_nothing(tmp_path: Path, model: Serv
         said = (tmp_path / "gateway.log").read_text()
         assert said.count("GATEWAY_LOGIN_LIMITS is not a setting of the gateway") == 1
         assert "nothing is reloaded" in said
+
+
+@pytest.mark.parametrize(
+    "bind", ["127.0.0.1:{taken}", "0.0.0.0:{own}", "203.0.113.1:{taken}", "127.0.0.1:99999"]
+)
+def test_reload_with_an_address_that_cannot_be_had_changes_nothing(
+    tmp_path: Path, bind: str
+) -> None:
+    with (
+        socket.create_server(("127.0.0.1", 0)) as other,
+        gateway_of_env_file(tmp_path) as (url, master),
+    ):
+        wanted = bind.format(taken=other.getsockname()[1], own=url.rpartition(":")[2])
+        reload(tmp_path, master, wanted)
+        assert requests.get(url + "/health", timeout=10).status_code == 200
+        said = (tmp_path / "gateway.log").read_text()
+        assert said.count(f"gateway: GATEWAY_BIND: cannot listen at {wanted} (") == 1
+        assert "nothing is reloaded" in said
+        assert "Traceback" not in said
+
+
+def test_reload_may_change_the_address(tmp_path: Path) -> None:
+    with gateway_of_env_file(tmp_path) as (_, master):
+        bind = f"0.0.0.0:{servers.free_port()}"
+        reload(tmp_path, master, bind)
+        url = bind.replace("0.0.0.0", "http://127.0.0.1")  # noqa: S104
+        assert requests.get(url + "/health", timeout=10).status_code == 200
+
+
+@contextmanager
+def gateway_of_env_file(directory: Path) -> Iterator[tuple[str, psutil.Process]]:
+    """A gateway with its address in `.env`, and its master."""
+    bind = f"127.0.0.1:{servers.free_port()}"
+    url = f"http://{bind}"
+    (directory / ".env").write_text(f"GATEWAY_BIND={bind}\n", encoding="ascii")
+    env = servers.environment(GATEWAY_STATE_DIR=str(directory / "state"), **USUAL)
+    with servers.running(servers.gunicorn(), directory / "gateway.log", url=url + "/health",
+                         cwd=directory, env=env, seconds=30) as master:  # fmt: skip
+        wait_for(lambda: len(children(master.pid)) == 2, 30)
+        yield url, psutil.Process(master.pid)
+
+
+def reload(directory: Path, master: psutil.Process, bind: str) -> None:
+    before = children(master.pid)
+    (directory / ".env").write_text(f"GATEWAY_BIND={bind}\n", encoding="ascii")
+    master.send_signal(signal.SIGHUP)
+    wait_for(lambda: len(now := children(master.pid)) == 2 and not set(before) & set(now), 30)
 
 
 def test_reload_makes_the_folder_of_the_figures_where_it_is_not_there(
