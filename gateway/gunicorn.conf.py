@@ -35,8 +35,9 @@ control_socket_disable = True
 forwarded_allow_ips = ""
 
 
-def on_starting(server: Any) -> None:
-    """A new start begins its figures anew."""
+def when_ready(server: Any) -> None:
+    """A new start begins its figures anew: once the address is its own, and not before, or a second
+    start by mistake would take those of the first."""
     shutil.rmtree(_figures, ignore_errors=True)
     _figures.mkdir(mode=0o700)
 

@@ -296,10 +296,9 @@ def test_header_injection_gets_nothing_through(url: str, request_: bytes) -> Non
 
 
 def start(tmp_path: Path, **variables: str) -> subprocess.CompletedProcess:
-    env = servers.environment(
-        GATEWAY_BIND=f"127.0.0.1:{servers.free_port()}", GATEWAY_STATE_DIR=str(tmp_path / "state"),
-        **variables,
-    )  # fmt: skip
+    usual = {"GATEWAY_BIND": f"127.0.0.1:{servers.free_port()}",
+             "GATEWAY_STATE_DIR": str(tmp_path / "state")}  # fmt: skip
+    env = servers.environment(**usual | variables)
     return subprocess.run(
         servers.gunicorn(), cwd=tmp_path, env=env, capture_output=True, text=True, timeout=30
     )
@@ -494,6 +493,17 @@ def test_graceful_stop_finishes_the_request_in_hand(tmp_path: Path, model: Serve
             time.sleep(1)
             assert not slow.done()
         assert slow.result().status_code == 200
+
+
+def test_second_start_by_mistake_leaves_the_first_ones_figures(tmp_path: Path) -> None:
+    with servers.gateway(tmp_path, **USUAL) as url:
+        log_in(url)
+        name = 'gateway_requests_total{method="POST",route="/login",status="200"}'
+        assert _figure(url, name) == 1
+        ended = start(tmp_path, GATEWAY_BIND=url.removeprefix("http://"), **USUAL)
+        assert ended.returncode == 1
+        assert "Connection in use" in ended.stderr
+        assert _figure(url, name) == 1
 
 
 def test_gateway_leaves_its_users_home_alone(tmp_path: Path) -> None:
