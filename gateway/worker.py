@@ -30,6 +30,7 @@ from gateway import logs
 from gateway.errors import MEDIA_TYPE, Problem, render, unexpected
 from gateway.incoming import DeadlineUnreader, Incoming
 from gateway.settings import Settings
+from gateway.training import REGISTERING_SECONDS, STOP_SECONDS
 
 LINGER_SECONDS, LINGER_BYTES = 5.0, 16 * 1024 * 1024
 
@@ -180,12 +181,21 @@ def _shut(conn: TConn, side: int) -> None:
         conn.sock.shutdown(side)
 
 
+def _longest(settings: Settings) -> float:
+    """How many seconds a view may take: none is cut off that would still answer."""
+    # every retry of the model server may use up its time-out
+    scoring = 5 * settings.model_timeout_seconds
+    # MLflow is asked a dozen times around the wait for a training that is stopped; fewer times by
+    # one that is handed over, and by a promotion
+    stopping = STOP_SECONDS + REGISTERING_SECONDS + 12 * settings.tracking_timeout_seconds
+    return max(scoring, stopping)
+
+
 def worker_for(settings: Settings) -> type[DeadlineWorker]:
     """The worker class for these settings."""
 
     class Worker(DeadlineWorker):
         read_seconds = settings.read_seconds
-        # every retry of the model server may use up its time-out
-        answer_seconds = settings.read_seconds + 5 * settings.model_timeout_seconds
+        answer_seconds = settings.read_seconds + _longest(settings)
 
     return Worker

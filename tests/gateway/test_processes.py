@@ -506,6 +506,19 @@ def test_second_start_by_mistake_leaves_the_first_ones_figures(tmp_path: Path) -
         assert _figure(url, name) == 1
 
 
+def test_answer_that_waits_for_mlflow_is_not_cut_off(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        variables = USUAL | {
+            "MLFLOW_TRACKING_URI": f"http://127.0.0.1:{silent.getsockname()[1]}",
+            "GATEWAY_READ_SECONDS": "1", "GATEWAY_MODEL_TIMEOUT_SECONDS": "0.1",
+            "GATEWAY_TRACKING_TIMEOUT_SECONDS": "5",
+        }  # fmt: skip
+        with servers.gateway(tmp_path, **variables) as url:
+            answer = requests.post(url + "/models/1/promote", headers=log_in(url), timeout=20)
+            assert answer.status_code == 504
+            assert answer.json()["type"] == "urn:jobmatch:problem:upstream-timeout"
+
+
 def test_gateway_leaves_its_users_home_alone(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()
