@@ -26,9 +26,16 @@ class DeadlineUnreader(SocketUnreader):
     """Reads from a socket, and not beyond `deadline` (on the monotonic clock)."""
 
     deadline = math.inf
+    ended = False
+    """Whether nothing more comes: the client has shut its side, or the gateway has."""
 
     def chunk(self) -> bytes:
         """What comes next. Raises TimeoutError or BlockingIOError when nothing does in time."""
+        data = self._chunk()
+        self.ended = self.ended or not data
+        return data
+
+    def _chunk(self) -> bytes:
         if self.deadline == math.inf:
             return super().chunk()
         self.sock.settimeout(max(0.0, self.deadline - time.monotonic()))
@@ -50,20 +57,22 @@ class Incoming(Body):
         """Take in what is left of the body if it is there already and not more than `most`.
 
         Else the connection ends with the answer: nobody waits for what will not be looked at, and
-        a next request could not be told from it.
+        a next request could not be told from it. So it does where none can come any more.
         """
         self._unreader.deadline = time.monotonic() + FINISH_SECONDS
         try:
             while most > 0:
                 piece = self.read(min(most, 65536))
                 if not piece:
-                    return
+                    break
                 most -= len(piece)
         except (OSError, BadRequest):
             return  # whose reader has seen to the connection
         finally:
             self._unreader.deadline = math.inf
-        self._req.force_close()
+        # gunicorn's own unreader, which there is under TLS, does not tell
+        if most <= 0 or getattr(self._unreader, "ended", False):
+            self._req.force_close()
 
 
 class _Reader:

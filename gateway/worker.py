@@ -162,6 +162,8 @@ class DeadlineWorker(ThreadWorker):
             if now - began > self.answer_seconds:
                 _shut(conn, socket.SHUT_RDWR)
             elif now - began > self.read_seconds:
+                if isinstance(conn.parser, RequestParser):  # not so under TLS before its handshake
+                    conn.parser.unreader.ended = True
                 _shut(conn, socket.SHUT_RD)
 
 

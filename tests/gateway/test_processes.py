@@ -519,6 +519,22 @@ def test_answer_that_waits_for_mlflow_is_not_cut_off(tmp_path: Path) -> None:
             assert answer.json()["type"] == "urn:jobmatch:problem:upstream-timeout"
 
 
+def test_answer_after_the_time_for_requests_ends_its_connection(
+    tmp_path: Path, model: ServedModel
+) -> None:
+    variables = USUAL | {"GATEWAY_READ_SECONDS": "1", "GATEWAY_MODEL_URL": model.url}
+    with servers.gateway(tmp_path, **variables) as url, requests.Session() as client:
+        client.headers.update(log_in(url))
+        quick = client.post(url + "/predict", json=PAIR, timeout=20)
+        assert (quick.status_code, quick.headers["Connection"]) == (200, "keep-alive")
+        with ThreadPoolExecutor(1) as pool:
+            with model.stopped():
+                slow = pool.submit(client.post, url + "/predict", json=PAIR, timeout=20)
+                time.sleep(3)
+            assert slow.result().status_code == 200
+            assert slow.result().headers["Connection"] == "close"
+
+
 def test_gateway_leaves_its_users_home_alone(tmp_path: Path) -> None:
     home = tmp_path / "home"
     home.mkdir()

@@ -112,6 +112,17 @@ def test_body_that_stops_halfway_is_408(url: str) -> None:
         assert b" 408 " in read_all(sock).split(b"\r\n")[0]
 
 
+@pytest.mark.parametrize(("path", "status"), [(b"/login", 408), (b"/predict", 401)])
+def test_body_that_is_cut_short_ends_the_connection(url: str, path: bytes, status: int) -> None:
+    with connect(url) as sock:
+        sock.sendall(b"POST " + path + b" HTTP/1.1\r\nHost: a\r\nContent-Type: application/json\r\n"
+                     b"Content-Length: 100\r\n\r\n{")
+        sock.shutdown(socket.SHUT_WR)
+        head = read_all(sock).partition(b"\r\n\r\n")[0]
+    assert f" {status} ".encode() in head.split(b"\r\n")[0]
+    assert b"Connection: close" in head
+
+
 def test_strangers_that_send_one_byte_keep_nobody_waiting(url: str) -> None:
     slow = [connect(url) for _ in range(40)]  # more than 2 workers have threads
     for sock in slow:
