@@ -85,14 +85,17 @@ def _promoted(path: VersionPath, body: Promotion) -> Promoted:
     try:
         version = tracking.get("model-versions/get", name=MODEL, version=number)["model_version"]
     except MissingError:
-        raise Problem("not-found", f"there is no version {number}: see /models") from None
+        raise _refused(
+            path.version, Problem("not-found", f"there is no version {number}: see /models")
+        ) from None
     replaced = _aliases(tracking).get(PRODUCTION)
     if replaced == path.version:
         return _promoted_before(path.version, _tags(version))
     forced = _tags(version).get("gate") == "failed"
     if forced and not body.force:
-        raise Problem("conflict", f"version {number} failed its gate: promote it all the same "
-                                  'with {"force": true}')
+        raise _refused(path.version, Problem(
+            "conflict",
+            f'version {number} failed its gate: promote it all the same with {{"force": true}}'))
     new = Promoted(
         version=path.version, replaced_version=replaced, promoted_by=g.user.username,
         promoted_at=datetime.now(UTC).isoformat(timespec="microseconds"), forced=forced,
@@ -102,6 +105,12 @@ def _promoted(path: VersionPath, body: Promotion) -> Promoted:
     except MissingError:
         raise Problem("not-found", f"version {number} was deleted meanwhile: see /models") from None
     return new
+
+
+def _refused(version: int, problem: Problem) -> Problem:
+    """The problem, of which the audit log now knows."""
+    audit_outcome("promotion", action="refused", reason=problem.kind, model_version=version)
+    return problem
 
 
 def _promoted_before(number: int, tags: dict[str, str]) -> Promoted:

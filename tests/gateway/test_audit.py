@@ -106,6 +106,17 @@ def test_training_that_is_refused_has_both_lines(app: Flask) -> None:
     assert asked["request_id"] == refused["request_id"]
 
 
+def test_promotion_that_is_refused_is_recorded(registry: Flask) -> None:
+    register_version(registry, "failed", 0.55)
+    problem(call(registry, "POST", "/models/2/promote"), 409, "conflict")
+    problem(call(registry, "POST", "/models/77/promote"), 404, "not-found")
+    facts = ("event", "user", "action", "reason", "model_version")
+    assert [tuple(line[fact] for fact in facts) for line in lines(registry)] == [
+        ("promotion", "admin", "refused", "conflict", 2),
+        ("promotion", "admin", "refused", "not-found", 77),
+    ]
+
+
 class _Model:
     """Scores without a server: what is recorded is in question, not the scores."""
 

@@ -90,7 +90,7 @@ def test_registry_from_empty_to_promoted(app: Flask, tracking_url: str) -> None:
     assert get(app).get_json()["versions"][0]["forced"] == "true"
     lines = (parts(app).settings.state_dir / "audit.jsonl").read_text().splitlines()
     actions = [json.loads(line)["action"] for line in lines]
-    assert actions == ["requested", "promoted"] * 2
+    assert actions == ["refused", "requested", "promoted"] * 2
 
 
 def test_promotions_at_once_follow_one_another(app: Flask) -> None:
