@@ -2,6 +2,7 @@
 
 import hashlib
 import ipaddress
+import re
 import time
 
 import flask
@@ -13,11 +14,14 @@ from gateway import limits_store  # noqa: F401 - makes its scheme known to `limi
 from gateway.errors import Problem
 from gateway.settings import Settings
 
+# some proxies tell it too: 192.0.2.1:4444, [2001:db8::1]:443
+_PORT = re.compile(r"^\[([^]]*)\](?::\d+)?$|^([\d.]+):\d+$")
+
 
 def address() -> str:
     """Who asks, as an address; a whole /64 counts as one, since one host owns that many."""
     try:
-        ip = ipaddress.ip_address(request.remote_addr or "")
+        ip = ipaddress.ip_address(_PORT.sub(r"\1\2", request.remote_addr or ""))
     except ValueError:
         return "unknown"
     if isinstance(ip, ipaddress.IPv6Address):

@@ -72,6 +72,20 @@ def test_address_that_a_trusted_proxy_tells_is_believed(settle: Callable[..., Se
         assert answer.status_code == 401
 
 
+@pytest.mark.parametrize("told", ["10.9.9.{}:4444", "[2001:db8:{}::1]:443", "[2001:db8:{}::1]"])
+def test_address_that_a_proxy_tells_with_its_port_is_that_address(
+    settle: Callable[..., Settings], told: str
+) -> None:
+    app = with_users(create_app(settle(login_limit="2/minute", trusted_proxies=1)))
+    statuses = [
+        app.test_client().post(
+            "/login", json={"username": f"user{n}", "password": "x"},
+            headers={"X-Forwarded-For": told.format(n % 2)},
+        ).status_code for n in range(5)
+    ]  # fmt: skip
+    assert statuses == [401] * 4 + [429]
+
+
 def test_requests_of_a_user_are_limited_and_those_of_another_are_not(
     settle: Callable[..., Settings],
 ) -> None:
