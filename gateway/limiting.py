@@ -17,6 +17,9 @@ from gateway.settings import Settings
 # some proxies tell it too: 192.0.2.1:4444, [2001:db8::1]:443
 _PORT = re.compile(r"^\[([^]]*)\](?::\d+)?$|^([\d.]+):\d+$")
 
+REDIS_SECONDS = 1
+"""How long Redis may take; it is asked twice before a worker counts by itself."""
+
 
 def address() -> str:
     """Who asks, as an address; a whole /64 counts as one, since one host owns that many."""
@@ -38,14 +41,18 @@ def _caller() -> str:
 
 def build(settings: Settings) -> Limiter:
     """The limiter: every request counts for its user, or for its address without one."""
+    options: dict[str, str | int] = {}
     if settings.limits_url:
         storage = settings.limits_url.get_secret_value()
+        if storage.startswith(("redis", "valkey")):
+            options = {"socket_timeout": REDIS_SECONDS, "socket_connect_timeout": REDIS_SECONDS}
     else:
         storage = f"limits-sqlite://{settings.state_dir / 'limits.db'}"
     return Limiter(
         _caller,
         default_limits=[Limit(settings.request_limit, scope=_everywhere, shared=True)],
         storage_uri=storage,
+        storage_options=options,
         on_breach=_note_wait,
         # counting on in each worker apart is better than letting everything or nothing through
         in_memory_fallback_enabled=True,

@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import socket
 import subprocess
 import time
 from collections import Counter
@@ -169,6 +170,16 @@ def test_logins_are_limited_when_redis_is_away(settle: Callable[..., Settings]) 
     statuses = [login(app.test_client(), f"user{n}").status_code for n in range(8)]
     assert statuses.count(401) == 5
     assert statuses.count(429) == 3
+
+
+def test_redis_that_does_not_answer_keeps_nobody_waiting(settle: Callable[..., Settings]) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        url = f"redis://127.0.0.1:{silent.getsockname()[1]}"
+        client = create_app(settle(limits_url=url)).test_client()
+        began = time.monotonic()
+        problem(client.get("/ready"), 502, "upstream-failed")
+        took = time.monotonic() - began
+    assert took < 4, took
 
 
 def test_time_does_not_tell_whether_a_name_exists(settle: Callable[..., Settings]) -> None:
