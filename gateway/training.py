@@ -271,7 +271,14 @@ class Trainings:
     # --- look and stop
 
     def run(self, run_id: str) -> dict[str, Any]:
-        """The run of a training as MLflow has it. Raises Problem when it is not one."""
+        """The run of a training as MLflow has it. Raises Problem when it is not one, any more."""
+        run = self._found(run_id)
+        if _is_deleted(run):
+            raise _no_training(run_id)
+        return run
+
+    def _found(self, run_id: str) -> dict[str, Any]:
+        """The same, also where it was deleted on MLflow's screen."""
         self.reconcile()
         try:
             run = self._tracking.run(run_id)
@@ -284,12 +291,13 @@ class Trainings:
     def stop(self, run_id: str) -> None:
         """Stop a training; its run ends as KILLED.
 
-        Raises Problem when it is not one of this gateway, or not under way.
+        Raises Problem when it is not one of this gateway, or not under way. Where the run was
+        deleted meanwhile there is no such training, but its processes are stopped all the same.
         """
-        run = self.run(run_id)
+        run = self._found(run_id)
         if tags_of(run).get(LAUNCHER_TAG) != self._launcher:
             raise Problem("conflict", "this training was not started here: stop it where it runs")
-        if run["info"]["status"] not in UNDER_WAY:
+        if run["info"]["status"] not in UNDER_WAY and not _is_deleted(run):
             raise Problem("conflict", f"this training is over ({run['info']['status'].lower()})")
         with exclusive(self._record_lock):
             recorded = self._recorded()
@@ -301,6 +309,8 @@ class Trainings:
             ask = signal.SIGTERM if self._local else signal.SIGINT
             _stop_group(int(recorded["pid"]), run_id, ask, self._lock_is_free,
                         lambda: self._registers(run_id))
+        if _is_deleted(run):
+            raise _no_training(run_id)
         status = self._status(run_id)
         if status == "FINISHED":  # it was registering its version, which is not broken off
             raise Problem("conflict", "this training came to its end before it could be stopped")
@@ -439,6 +449,10 @@ def _busy(run_id: str | None) -> Problem:
     where = f"/train/{run_id}"
     return Problem("training-under-way", f"training {run_id} is under way",
                    {"run_id": run_id, "status_url": where}, {"Location": where})
+
+
+def _is_deleted(run: Mapping[str, Any]) -> bool:
+    return bool(run["info"].get("lifecycle_stage") == "deleted")
 
 
 def _no_training(run_id: str) -> Problem:

@@ -220,7 +220,10 @@ class TrackingServer:
             query["page_token"] = page["next_page_token"]
 
     def experiment_id(self, name: str) -> str:
-        """The id of the experiment, which is made when it is not there."""
+        """The id of the experiment, which is made when it is not there.
+
+        Raises Problem when it was deleted: MLflow keeps its name, and takes no runs for it.
+        """
         with suppress(MissingError):
             return self._known_experiment(name)
         try:
@@ -229,8 +232,12 @@ class TrackingServer:
             return self._known_experiment(name)
 
     def _known_experiment(self, name: str) -> str:
-        found = self.get("experiments/get-by-name", experiment_name=name)
-        return str(found["experiment"]["experiment_id"])
+        found = self.get("experiments/get-by-name", experiment_name=name)["experiment"]
+        number = str(found["experiment_id"])
+        if found.get("lifecycle_stage") == "deleted":
+            raise Problem("conflict", f"the experiment {name} was deleted in MLflow: restore it "
+                                      f"with `mlflow experiments restore -x {number}`")
+        return number
 
     def run(self, run_id: str) -> dict[str, Any]:
         """A run. Raises MissingError or Problem."""

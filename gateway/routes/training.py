@@ -87,7 +87,7 @@ def _start(parameters: TrainingParameters) -> Response:
 @blueprint.get(
     "/train/<run_id>",
     summary="How a training is doing",
-    responses={200: Training, **problems(401, 403, 404, 422, 502, 503, 504)},
+    responses={200: Training, **problems(401, 403, 404, 409, 422, 502, 503, 504)},
 )
 @requires("trainer")
 def look(path: RunPath) -> Response:

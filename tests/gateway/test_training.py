@@ -288,6 +288,36 @@ def test_someone_elses_run_is_not_touched(training: Flask, tracking_url: str) ->
         tracking.end_run(run["run_id"], "KILLED", 2)
 
 
+def test_run_that_was_deleted_is_404_and_can_be_stopped(training: Flask) -> None:
+    run_id = start(training, random_state=1)
+    wait(training, run_id, learning)
+    group = pid_of(training)
+    parts(training).tracking.post("runs/delete", run_id=run_id)
+    problem(call(training, "GET", f"/train/{run_id}"), 404, "not-found")
+    assert group_members(group)
+    problem(call(training, "DELETE", f"/train/{run_id}"), 404, "not-found")
+    assert not group_members(group)
+    problem(call(training, "DELETE", f"/train/{run_id}"), 404, "not-found")
+    # and the way is free
+    call(training, "DELETE", f"/train/{start(training, random_state=1)}")
+
+
+def test_experiment_that_was_deleted_has_to_be_restored(training: Flask) -> None:
+    tracking = parts(training).tracking
+    number = tracking.experiment_id("jobmatch")
+    run_id = start(training)
+    wait(training, run_id, lambda _: parts(training).trainings._lock_is_free())
+    tracking.post("experiments/delete", experiment_id=number)
+    try:
+        for method, path in (("POST", "/train"), ("GET", f"/train/{run_id}")):
+            detail = problem(call(training, method, path), 409, "conflict")["detail"]
+            assert detail == ("the experiment jobmatch was deleted in MLflow: restore it with "
+                              f"`mlflow experiments restore -x {number}`")
+    finally:
+        tracking.post("experiments/restore", experiment_id=number)
+    assert call(training, "GET", f"/train/{run_id}").get_json()["state"] == "finished"
+
+
 def test_run_of_another_experiment_is_404(training: Flask) -> None:
     tracking = parts(training).tracking
     run = tracking.post("runs/create", experiment_id="0", start_time=1)["run"]["info"]
