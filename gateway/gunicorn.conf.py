@@ -43,11 +43,12 @@ def when_ready(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """The first worker sees to trainings that died while the gateway was away."""
-    if worker.age == 1:
-        from gateway.recovery import reconcile_until_done
+    """The first worker sees to trainings that died while the gateway was away, one that comes later
+    to that which is under way: the worker that began it may have gone."""
+    from gateway.recovery import await_end, reconcile_until_done
 
-        threading.Thread(target=reconcile_until_done, args=(worker.wsgi,), daemon=True).start()
+    see_to = reconcile_until_done if worker.age == 1 else await_end
+    threading.Thread(target=see_to, args=(worker.wsgi,), daemon=True).start()
 
 
 def child_exit(server: Any, worker: Any) -> None:

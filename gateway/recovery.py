@@ -1,4 +1,4 @@
-"""After a start: end the runs of trainings that died while nobody was there to see it."""
+"""What became of trainings while nobody was there to see it."""
 
 import logging
 import time
@@ -9,11 +9,14 @@ from gateway.errors import Problem
 from gateway.services import EXTENSION
 from gateway.upstream import MissingError
 
+LOOK_SECONDS = 5.0
+
 _log = logging.getLogger("gateway.recovery")
 
 
 def reconcile_until_done(app: Flask) -> None:
-    """Reconcile the trainings once, waiting for the tracking server if it has to."""
+    """Reconcile the trainings, waiting for the tracking server if it has to, and again at the end
+    of one that is under way."""
     wait = 1.0
     while True:
         try:
@@ -23,4 +26,14 @@ def reconcile_until_done(app: Flask) -> None:
             time.sleep(wait)
             wait = min(60.0, 2 * wait)
         else:
-            return
+            break
+    await_end(app)
+
+
+def await_end(app: Flask) -> None:
+    """Where a training is under way, wait for its end and reconcile."""
+    trainings = app.extensions[EXTENSION].trainings
+    if trainings.is_busy():
+        while trainings.is_busy():
+            time.sleep(LOOK_SECONDS)
+        reconcile_until_done(app)

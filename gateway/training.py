@@ -270,6 +270,10 @@ class Trainings:
 
     # --- look and stop
 
+    def is_busy(self) -> bool:
+        """Whether the process of a training is at work."""
+        return not self._lock_is_free()
+
     def run(self, run_id: str) -> dict[str, Any]:
         """The run of a training as MLflow has it. Raises Problem when it is not one, any more."""
         run = self._found(run_id)

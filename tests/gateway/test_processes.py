@@ -178,6 +178,32 @@ def test_training_survives_the_gateway_and_both_workers_know_of_it(
     assert _status(tracking_url, run_id) == "KILLED"
 
 
+@pytest.mark.parametrize("how", ["reloaded", "killed"])
+def test_training_that_outlives_its_worker_is_counted(
+    tmp_path: Path, tracking_url: str, project: Path, how: str
+) -> None:
+    variables = USUAL | {"MLFLOW_TRACKING_URI": tracking_url, "GATEWAY_PROJECT_DIR": str(project)}
+    with servers.gateway(tmp_path, **variables) as url:
+        before = both_workers(url)
+        begun = requests.post(url + "/train", json={"random_state": 4}, headers=log_in(url),
+                              timeout=20)  # fmt: skip
+        assert begun.status_code == 202, begun.text
+        if how == "reloaded":
+            os.kill(psutil.Process(before[0]).ppid(), signal.SIGHUP)
+        else:
+            for worker in before:
+                os.kill(worker, signal.SIGKILL)
+                wait_for(lambda gone=worker: gone not in (now := workers(url))
+                         and len(now) == 2, 30)
+        wait_for(lambda: not set(before) & set(now := workers(url)) and len(now) == 2, 30)
+        name = 'gateway_trainings_total{outcome="%s"}'
+        assert _figure(url, name % "finished") == 0
+        wait_for(lambda: _figure(url, name % "finished"), 60)  # nobody looks at it
+        time.sleep(6)  # both workers have seen that it is over
+        outcomes = ("started", "finished", "failed", "stopped", "lost")
+        assert [_figure(url, name % outcome) for outcome in outcomes] == [1, 1, 0, 0, 0]
+
+
 def _status(tracking_url: str, run_id: str) -> str:
     answer = requests.get(
         tracking_url + "/api/2.0/mlflow/runs/get", params={"run_id": run_id}, timeout=10
