@@ -187,6 +187,9 @@ def load(env_file: Path | None = None) -> Settings:
         where = str(problem["loc"][0]) if problem["loc"] else ""
         by_field = {field: variable for variable, field in known.items()}
         name = by_field.get(where, where if where in known else where.upper())
+        if name == "MLFLOW_TRACKING_URI" and name in os.environ:
+            reason += ("; under `mlflow run`, which sets it to its own store, the server's address "
+                       "has to be exported: .env does not count there")
         raise SettingsError(f"{name}: {reason}" if name else reason) from None
 
 

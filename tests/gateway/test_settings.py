@@ -56,6 +56,22 @@ def test_env_file_is_read_and_the_environment_wins(
     assert list(settings.jwt_keys) == ["k1"]
 
 
+def test_tracking_address_that_mlflow_run_has_set_is_told_from_a_wrong_env_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / ".env").write_text("MLFLOW_TRACKING_URI=http://127.0.0.1:5001\n")
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", "sqlite:////elsewhere/mlflow.db")
+    with pytest.raises(SettingsError, match=r"MLFLOW_TRACKING_URI: .*`mlflow run`.*export") as said:
+        load()
+    assert ".env does not count" in str(said.value)
+    assert "\n" not in str(said.value)
+    monkeypatch.delenv("MLFLOW_TRACKING_URI")
+    (tmp_path / ".env").write_text("MLFLOW_TRACKING_URI=sqlite:///mlflow.db\n")
+    with pytest.raises(SettingsError, match="MLFLOW_TRACKING_URI: ") as said:
+        load()
+    assert "mlflow run" not in str(said.value)
+
+
 def test_settings_cannot_be_changed_and_do_not_show_secrets() -> None:
     settings = Settings(
         _env_file=None, jwt_keys=KEY, admin_password="a long password", limits_url="redis://:pw@h"
