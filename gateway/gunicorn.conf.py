@@ -49,10 +49,3 @@ def post_worker_init(worker: Any) -> None:
 
     see_to = reconcile_until_done if worker.age == 1 else await_end
     threading.Thread(target=see_to, args=(worker.wsgi,), daemon=True).start()
-
-
-def child_exit(server: Any, worker: Any) -> None:
-    """Forget the live figures of a worker that has gone."""
-    from prometheus_client.multiprocess import mark_process_dead
-
-    mark_process_dead(worker.pid)

@@ -184,10 +184,6 @@ class Ranking(_Out):
     ranking: list[RankedCandidate] = Field(description="the best first, by `match`")
 
 
-class PoolRow(RankedCandidate):
-    vacancy: int
-
-
 # --- train
 
 

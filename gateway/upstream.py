@@ -17,7 +17,7 @@ from urllib3.exceptions import ReadTimeoutError
 from urllib3.util.retry import Retry
 
 from gateway.errors import Problem
-from gateway.schemas import PoolRow, Score, ServedState
+from gateway.schemas import RankedCandidate, Score, ServedState
 from gateway.settings import Settings
 
 _log = logging.getLogger("gateway.upstream")
@@ -28,7 +28,7 @@ MAXIMUM_UPSTREAM_BYTES = 8 * 1024 * 1024
 PIECE_BYTES = 64 * 1024
 
 _SCORES = TypeAdapter(list[Score])
-_POOL_ROWS = TypeAdapter(list[PoolRow])
+_RANKED = TypeAdapter(list[RankedCandidate])
 
 
 def no_model() -> Problem:
@@ -89,9 +89,9 @@ class ModelServer:
 
     def rank_pool(
         self, columns: list[str], row: list[str], params: dict[str, float]
-    ) -> list[PoolRow]:
+    ) -> list[RankedCandidate]:
         """The best of the model's own pool for one vacancy. Raises Problem."""
-        return self._predict(columns, [row], params, _POOL_ROWS)
+        return self._predict(columns, [row], params, _RANKED)
 
     def state(self) -> ServedState:
         """What the server says of itself. Raises Problem when it says nothing."""

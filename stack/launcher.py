@@ -7,7 +7,6 @@ import subprocess
 import sys
 import threading
 import time
-import urllib.error
 import urllib.request
 import uuid
 from collections.abc import Sequence
@@ -58,7 +57,7 @@ class Running:
         try:
             with urllib.request.urlopen(f"{self.service.url}/health", timeout=2) as answer:  # noqa: S310  # nosec B310
                 return bool(answer.status == 200)
-        except (OSError, ValueError, urllib.error.URLError):
+        except (OSError, ValueError):
             return False
 
     def keep_up(self) -> None:

@@ -49,7 +49,7 @@ def _rank_pool(vacancy: dict[str, str], top_k: int) -> list[RankedCandidate]:
         list(ranked), route="/rank", pool=True, top_k=top_k, inputs=[digest(vacancy)],
         codes=[row.codigo for row in ranked],
     )  # fmt: skip
-    return [RankedCandidate(**row.model_dump(exclude={"vacancy"})) for row in ranked]
+    return ranked
 
 
 def _rank_candidates(

@@ -12,7 +12,7 @@ from flask import Flask, g
 
 from gateway import create_app
 from gateway.audit import Audit, AuditError
-from gateway.schemas import PoolRow, Score
+from gateway.schemas import RankedCandidate, Score
 from gateway.services import Services, audited
 from gateway.upstream import MissingError
 from tests.gateway.conftest import PAIR, bearer, parts, problem, register_version, with_users
@@ -124,9 +124,9 @@ class _Model:
         return [Score(probability=0.2, prediction="Não contratado", confidence=0.6, match=0.1 * n,
                       model_version=3) for n in range(len(rows))]
 
-    def rank_pool(self, *_: object) -> list[PoolRow]:
-        return [PoolRow(probability=0.2, prediction="Não contratado", confidence=0.6, match=0.1,
-                        model_version=3, rank=1, codigo="p1", vacancy=0)]
+    def rank_pool(self, *_: object) -> list[RankedCandidate]:
+        return [RankedCandidate(probability=0.2, prediction="Não contratado", confidence=0.6,
+                                match=0.1, model_version=3, rank=1, codigo="p1")]
 
 
 @pytest.fixture
