@@ -37,7 +37,7 @@ forwarded_allow_ips = ""
 
 def when_ready(server: Any) -> None:
     """A new start begins its figures anew: once the address is its own, and not before, or a second
-    start by mistake would take those of the first."""
+    start by mistake would empty those of the first."""
     shutil.rmtree(_figures, ignore_errors=True)
     _figures.mkdir(mode=0o700)
 
