@@ -119,7 +119,7 @@ class Measured(NamedTuple):
     wall: float
     """Seconds."""
     peak_memory_mb: float
-    """Of the process itself."""
+    """Of the process itself; begins at that of this one."""
     peak_memory_all_mb: float
     """Of it and the processes that it started, together (benchmarks.memory)."""
     cpu: float
@@ -143,7 +143,7 @@ def measured(arguments: list[str], **environment: str) -> Measured:
         last = output.strip().splitlines()[-1:] or ["no output"]
         raise StepError(f"benchmark: {' '.join(arguments[:2])} failed: {last[0]}")
     return Measured(time.perf_counter() - began, usage.ru_maxrss / 1024,
-                    max(peak.mb, usage.ru_maxrss / 1024), usage.ru_utime + usage.ru_stime)
+                    peak.mb, usage.ru_utime + usage.ru_stime)
 
 
 def run_baseline(data: Path, work: Path, rows: float = 1, *options: str) -> dict[str, Any]:

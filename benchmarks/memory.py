@@ -7,7 +7,7 @@ from threading import Event, Thread
 
 import psutil
 
-INTERVAL = 0.2
+INTERVAL = 0.1
 """Seconds between two looks, each of some milliseconds."""
 
 

@@ -10,6 +10,7 @@ import polars as pl
 import pytest
 
 from benchmarks.gateway_overhead import MOST_CPU_MS
+from benchmarks.memory import peak_of_all
 from benchmarks.plain_blanking import blanked
 from steps.records import Candidate, read
 from steps.redaction import redact, without_name
@@ -23,6 +24,16 @@ def test_the_plain_blanking_does_the_work_that_ingest_does() -> None:
     plain = [blanked(*one) for one in named]
     assert plain == ours["cv"].to_list()
     assert sum(text != before for text, (before, _) in zip(plain, named, strict=True)) > 50
+
+
+def test_memory_of_a_process_is_that_of_those_that_it_starts_too() -> None:
+    alone = "import time; held = b'1' * 2**27; time.sleep(1)"
+    both = (f"import subprocess, sys; p = subprocess.Popen([sys.executable, '-c', {alone!r}]); "
+            f"{alone}; p.wait()")
+    process = subprocess.Popen([sys.executable, "-c", both])
+    with peak_of_all(process.pid) as peak:
+        assert process.wait() == 0
+    assert 256 < peak.mb < 384
 
 
 @pytest.mark.slow
