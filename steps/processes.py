@@ -37,8 +37,8 @@ def end_abandoned() -> None:
         f"LIKE '{own} %'",  # in which _ stands for any sign
     )
     for run in running:
-        host, number, started, namespace = run.data.tags[PROCESS].split(" ")
-        if namespace == _pid_namespace():
+        host, number, started, *namespace = run.data.tags[PROCESS].split(" ")
+        if namespace in ([], [_pid_namespace()]):  # not told by runs of older code
             gone = _start_time(int(number)) != started
         else:
             gone = time.time() - run.info.start_time / 1000 > OUT_OF_SIGHT_SECONDS

@@ -27,6 +27,13 @@ def test_only_runs_of_this_very_host_are_ended(
     assert store.client.get_run(run.info.run_id).info.status == status
 
 
+def test_a_run_that_tells_no_pid_namespace_is_taken_for_one_of_this(store: Store) -> None:
+    run = store.client.create_run(store.experiment_id)
+    store.client.set_tag(run.info.run_id, PROCESS, f"{socket.gethostname()} {GONE} 1")
+    end_abandoned()
+    assert store.client.get_run(run.info.run_id).info.status == "KILLED"
+
+
 @pytest.mark.parametrize(("hours", "status"), [(1, "RUNNING"), (23, "RUNNING"), (25, "KILLED")])
 def test_a_run_of_a_container_that_shares_the_hosts_name_is_left_for_a_day(
     store: Store, hours: int, status: str
