@@ -15,6 +15,7 @@ import pytest
 import requests
 import yaml
 
+from steps.parameters import command
 from tests.conftest import PROJECT, QUICK, SAMPLE, Ended, Store, Trained, arguments, use
 
 pytestmark = pytest.mark.xdist_group("trained")
@@ -208,7 +209,7 @@ def test_a_later_version_gets_staging_and_leaves_production(
     assert store.aliases()["staging"] == int(number)
     tags = store.client.get_model_version("jobmatch", number).tags
     assert tags["gate"] in ("passed", "failed")
-    assert f"-e promote -P version={number}" in ended.output
+    assert command("promote", version=number) in ended.output
 
 
 ELSEWHERE = """
