@@ -6,12 +6,12 @@ where its figures go.
 """
 
 import os
-import socket
 import sys
 from typing import TYPE_CHECKING
 
-from gunicorn.util import is_ipv6, parse_address
+from gunicorn.util import parse_address
 
+from gateway.listening import listen
 from gateway.settings import Settings, SettingsError, exit_with, load
 
 if TYPE_CHECKING:
@@ -55,12 +55,8 @@ def _require_free(bind: str) -> None:
     if not isinstance(address, tuple):  # a socket's file
         return
     try:
-        family = socket.AF_INET6 if is_ipv6(address[0]) else socket.AF_INET
-        with socket.socket(family) as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            probe.bind(address)
-            probe.listen(1)
-    except (OSError, OverflowError, UnicodeError) as error:
+        listen(*address).close()
+    except (OSError, UnicodeError) as error:
         reason = getattr(error, "strerror", None) or error
         raise SettingsError(f"GATEWAY_BIND: cannot listen at {bind} ({reason})") from error
 

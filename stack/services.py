@@ -1,13 +1,13 @@
 """What runs: commands, addresses, and what each service has to know of the others."""
 
 import os
-import socket
 import sys
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from gateway.listening import listen
 from gateway.settings import PROJECT
 from gateway.settings import Settings as GatewaySettings
 from gateway.settings import load as gateway_settings
@@ -103,17 +103,13 @@ def require_ports(wanted: Sequence[Service]) -> None:
     """
     with ExitStack() as held:  # held together: two services on one port are found too
         for service in wanted:
-            family = socket.AF_INET6 if ":" in service.host else socket.AF_INET
-            probe = held.enter_context(socket.socket(family))
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             try:
-                probe.bind((service.host, service.port))
-                probe.listen()
-            except (OSError, OverflowError) as error:
-                why = error.strerror if isinstance(error, OSError) else "no such port"
+                held.enter_context(listen(service.host, service.port))
+            except OSError as error:
                 raise PortError(
-                    f"{service.name} cannot listen on {service.host}:{service.port} ({why}): stop "
-                    f"what uses port {service.port}, or set {service.setting} to another"
+                    f"{service.name} cannot listen on {service.host}:{service.port} "
+                    f"({error.strerror}): stop what uses port {service.port}, or set "
+                    f"{service.setting} to another"
                 ) from error
 
 
