@@ -108,8 +108,9 @@ def redact(text: pl.Expr) -> pl.Expr:
 def without_name(text: str, name: str | None) -> str:
     """`text` without the person's full name, whatever its case and the white space in it, and with
     or without its accents."""
-    words = _fold(unicodedata.normalize("NFC", " ".join((name or "").split()))).split(b" ")
-    if not text or len(words) < 2 or len(b" ".join(words)) < 5:
+    sought = _fold(unicodedata.normalize("NFC", " ".join((name or "").split())))
+    words = sought.split(b" ")
+    if not text or len(sought) < 5 or len(words) < 2:
         return text
     try:
         folded = text.encode("latin-1").translate(_FOLDED)  # all of it is in normal form
