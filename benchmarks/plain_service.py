@@ -36,6 +36,7 @@ class PlainModel:
             analyzer=terms, vocabulary=fitted.terms, sublinear_tf=True, norm=None)
         self.vectorizer.idf_ = np.array(fitted.space.idf)
         self.latent = np.array(fitted.space.latent, np.float64)
+        self.projection = np.array(fitted.space.projection, np.float64)
         self.slope, self.pivot = fitted.space.slope, fitted.space.pivot
         weights = fitted.scorer.weights
         self.weights: Weights = copy.deepcopy(weights)  # in memory, not mapped from its files
@@ -54,7 +55,8 @@ class PlainModel:
         idf = self.vectorizer.idf_
         pivoted = cv.multiply(scale[:, None]).multiply(idf / idf.mean())
         query = w.match_title * title + w.match_body * both
-        near = (normalize((title + both) @ self.latent) * normalize(unit @ self.latent)).sum(axis=1)
+        asked = normalize((title + both) @ self.latent @ self.projection)
+        near = (asked * normalize(unit @ self.latent)).sum(axis=1)
         match = w.match_intercept + query.multiply(pivoted).sum(axis=1).A1 + w.match_latent * near
         raw = w.hire_intercept + title @ w.hire_title + both @ w.hire_body + unit @ w.hire_cv
         gate = w.gate_slope * np.minimum(0, match - w.gate_from)

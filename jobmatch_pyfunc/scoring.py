@@ -4,8 +4,9 @@ A vacancy v is two unit TF-IDF vectors over one vocabulary, its title t_v and it
 candidate c is a TF-IDF vector u_c of unit length, and p_c, the same with pivoted length
 normalisation and weighted once more by idf, so that rare terms in common count for more.
 E (terms × k) maps terms to a latent space in which vacancies that the same people were put forward
-for lie close together; l_v and l_c are the unit vectors of v and c in it. With fitted weights w, a
-and constants:
+for lie close together, and A (k × k) moves a vacancy in it towards the CVs that are put forward for
+such vacancies; l_v and l_c are the unit vectors of (t_v + b_v) E A and of u_c E. With fitted
+weights w, a and constants:
 
     match logit(v, c) = w₀ + (w₁ t_v + w₂ b_v) · p_c + w₃ l_v · l_c
     hire logit(v, c)  = s (a₀ + a_title · t_v + a_body · b_v + a_cv · u_c) + s₀ + gate(v, c)
@@ -45,6 +46,8 @@ class Space:
     idf: Floats
     latent: Floats
     """E: (terms × k)."""
+    projection: Floats
+    """A: (k × k)."""
     slope: float
     pivot: float
     """The mean length (L2 norm) of a CV's unnormalised TF-IDF vector."""
@@ -108,7 +111,8 @@ def lengths(matrix: sp.csr_matrix) -> Floats:
 def vacancy_vectors(titles: sp.csr_matrix, bodies: sp.csr_matrix, space: Space) -> Vacancies:
     """Vectors of vacancies from the term counts of their titles and bodies (rows × terms)."""
     title, body = unit_rows(tf_idf(titles, space.idf)), unit_rows(tf_idf(bodies, space.idf))
-    return Vacancies(title, body, _unit(map_to_latent(title + body, space.latent)))
+    near = map_to_latent(title + body, space.latent) @ space.projection
+    return Vacancies(title, body, unit_length(near))
 
 
 def candidate_vectors(cvs: sp.csr_matrix, space: Space) -> Candidates:
@@ -118,7 +122,7 @@ def candidate_vectors(cvs: sp.csr_matrix, space: Space) -> Candidates:
     pivoted = _scaled(weights, 1 / ((1 - space.slope) * space.pivot + space.slope * length))
     pivoted = _with_data(pivoted, pivoted.data * space.relative_idf[pivoted.indices])
     unit = unit_rows(weights)
-    return Candidates(pivoted, unit, _unit(map_to_latent(unit, space.latent)))
+    return Candidates(pivoted, unit, unit_length(map_to_latent(unit, space.latent)))
 
 
 def unit_rows(matrix: sp.csr_matrix) -> sp.csr_matrix:
@@ -149,7 +153,8 @@ def map_to_latent(matrix: sp.csr_matrix, latent: Floats) -> Floats:
     return mapped
 
 
-def _unit(mapped: Floats) -> Floats:
+def unit_length(mapped: Floats) -> Floats:
+    """Each row of a dense matrix divided by its L2 norm; zeros stay zeros."""
     length = np.linalg.norm(mapped, axis=1, keepdims=True)
     return mapped / np.where(length > 0, length, 1)
 

@@ -1,7 +1,8 @@
 """The fitted model on disk: arrays and JSON, no pickle, readable anywhere.
 
     FOLDER/terms.json                   the vocabulary, in the order of the columns
-    FOLDER/idf.npy, latent.npy          the Space
+    FOLDER/idf.npy, latent.npy, projection.npy, space.json
+                                        the Space
     FOLDER/hire_*.npy, weights.json     the Weights
     FOLDER/pool/*                       the candidates' pool: codes and vectors
 
@@ -25,15 +26,21 @@ def write_space(folder: Path, terms: list[str], space: Space) -> None:
     write_json(folder / "terms.json", terms)
     np.save(folder / "idf.npy", space.idf, allow_pickle=False)
     np.save(folder / "latent.npy", space.latent, allow_pickle=False)
+    np.save(folder / "projection.npy", space.projection, allow_pickle=False)
     write_json(folder / "space.json", {"slope": space.slope, "pivot": space.pivot})
 
 
 def read_space(folder: Path) -> tuple[list[str], Space]:
     """The vocabulary and the Space. Raises ValueError where the files do not fit together."""
     terms = read_json(folder / "terms.json")
-    space = Space(_array(folder / "idf.npy"), _array(folder / "latent.npy"),
-                  **read_json(folder / "space.json"))
-    if not len(terms) == len(space.idf) == len(space.latent):
+    latent, projection = _array(folder / "latent.npy"), folder / "projection.npy"
+    space = Space(
+        _array(folder / "idf.npy"), latent,
+        # versions from before there was one leave vacancies where they are
+        _array(projection) if projection.is_file() else np.eye(latent.shape[1]),
+        **read_json(folder / "space.json"))
+    if (not len(terms) == len(space.idf) == len(latent)
+            or space.projection.shape != 2 * latent.shape[1:]):
         raise ValueError(f"{folder.name}: vocabulary and arrays are of different sizes")
     return terms, space
 

@@ -12,6 +12,7 @@ import numpy as np
 import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from threadpoolctl import threadpool_limits
 
 from jobmatch_pyfunc.scoring import Candidates, Space, Vacancies, candidate_vectors, vacancy_vectors
 from steps.records import HIRED, UNDECIDED
@@ -82,9 +83,10 @@ class Corpus:
             del self._counts[tuple(terms)]
             bodies = self.bodies @ counts
             bodies.sort_indices()  # what is in order adds up faster
-            self._vectors[key] = (
-                vacancy_vectors(counts[self.title], bodies, space),
-                candidate_vectors(counts[self.cv], space))
+            with threadpool_limits(1, "blas"):  # how threads divide a product shows in its last bit
+                self._vectors[key] = (
+                    vacancy_vectors(counts[self.title], bodies, space),
+                    candidate_vectors(counts[self.cv], space))
         return self._vectors[key]
 
     @property
@@ -154,6 +156,15 @@ def corpus_of(vacancies: pl.DataFrame, candidates: pl.DataFrame) -> tuple[list[s
     return list(numbers), used
 
 
+def drawn(
+    numbers: NDArray[np.int64], count: int, generator: np.random.Generator
+) -> NDArray[np.int64]:
+    """At most so many of the numbers, in their order."""
+    if len(numbers) <= count:
+        return numbers
+    return np.sort(generator.choice(numbers, count, replace=False))
+
+
 def row_batches(rows: int) -> Iterator[slice]:
     """So many rows, at most `ROWS_AT_ONCE` at a time."""
     for begin in range(0, rows, ROWS_AT_ONCE):
@@ -165,4 +176,5 @@ def _digest(terms: list[str], space: Space) -> bytes:
     digest.update(repr((space.slope, space.pivot)).encode())
     digest.update(np.ascontiguousarray(space.idf).data)
     digest.update(np.ascontiguousarray(space.latent).data)
+    digest.update(np.ascontiguousarray(space.projection).data)
     return digest.digest()

@@ -11,6 +11,7 @@ with a CV, are held out. `holdout` is fitted on nothing that belongs to them onl
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -20,10 +21,20 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.sparse.linalg import LinearOperator, eigsh
+from sklearn.linear_model import Ridge
 from threadpoolctl import threadpool_limits
 
 from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
-from jobmatch_pyfunc.scoring import Floats, Space, lengths, tf_idf, unit_rows, vacancy_vectors
+from jobmatch_pyfunc.scoring import (
+    Floats,
+    Space,
+    lengths,
+    map_to_latent,
+    tf_idf,
+    unit_length,
+    unit_rows,
+    vacancy_vectors,
+)
 from steps import features as feature_files
 from steps import ingest, reuse
 from steps.corpus import (
@@ -31,6 +42,7 @@ from steps.corpus import (
     Pairs,
     candidates_seen,
     corpus_of,
+    drawn,
     has_cv,
     pairs_of,
     row_batches,
@@ -62,6 +74,12 @@ NO_DIMENSION = 1e-3
 dimensions."""
 LATENT_DOCUMENTS = 12_000
 """At most so many histories are drawn to fit the latent space: more change nothing but the time."""
+
+
+PROJECTION_PAIRS = 10_000
+"""At most so many pairs are drawn to fit the projection: dimensions² numbers to learn."""
+PROJECTION_RIDGE = 10.0
+"""How much the projection is held back (docs/experiments.md)."""
 
 
 class FeaturizeParameters(IngestParameters):
@@ -132,10 +150,8 @@ def latent_space(
     cv_of = np.full(n_people, -1)
     cv_of[pairs.person] = pairs.candidate
     several = np.diff(put_forward.indptr) > 1
-    told = np.flatnonzero(several | (cv_of >= 0))
     generator = np.random.default_rng(seed)
-    if len(told) > LATENT_DOCUMENTS:
-        told = np.sort(generator.choice(told, LATENT_DOCUMENTS, replace=False))
+    told = drawn(np.flatnonzero(several | (cv_of >= 0)), LATENT_DOCUMENTS, generator)
     jobs = put_forward[told] @ bodies_and_titles
     with_cv = np.flatnonzero(cv_of[told] >= 0)
     placed = sp.csr_matrix((np.ones(len(with_cv)), (with_cv, np.arange(len(with_cv)))),
@@ -192,6 +208,30 @@ def largest_singular(
         return singular, right
 
 
+def projection(
+    counts: sp.csr_matrix, text_of_cv: NDArray[np.int64], pairs: Pairs, space: Space,
+    bodies_and_titles: sp.csr_matrix, seed: int,
+) -> Floats:
+    """A of `jobmatch_pyfunc.scoring`: (k × k), the identity plus W.
+
+    counts: (texts × terms); text_of_cv: each candidate's; bodies_and_titles: (vacancies × terms).
+
+    W is the ridge regression (Hoerl & Kennard, Technometrics 1970), one row a pair, of the CV's
+    unit vector in the latent space, less the mean of all, on the vacancy's: which CVs are put
+    forward for such a vacancy rather than for any.
+    """
+    with_cv = drawn(np.flatnonzero(pairs.candidate >= 0), PROJECTION_PAIRS,
+                    np.random.default_rng(seed))
+    v, vacancy = np.unique(pairs.vacancy[with_cv], return_inverse=True)
+    c, candidate = np.unique(pairs.candidate[with_cv], return_inverse=True)
+    cvs = unit_rows(tf_idf(counts[text_of_cv[c]], space.idf))
+    asked = unit_length(map_to_latent(bodies_and_titles[v], space.latent))[vacancy]
+    given = unit_length(map_to_latent(cvs, space.latent))[candidate]
+    model = Ridge(PROJECTION_RIDGE, fit_intercept=False).fit(asked, given - given.mean(axis=0))
+    dimensions = space.latent.shape[1]
+    return np.eye(dimensions) + model.coef_.reshape(dimensions, dimensions).T
+
+
 def documents_of(corpus: Corpus, vacancies: NDArray, candidates: NDArray) -> sp.csr_matrix:
     """(documents × texts) 0/1: a document is a vacancy's title and body, or a CV."""
     texts = len(corpus.tokens)
@@ -218,12 +258,14 @@ def fit_space(
     cvs = corpus.cv[candidates]
     pivot = float(np.concatenate([
         lengths(tf_idf(distinct[cvs[some]], idf)) for some in row_batches(len(cvs))]).mean())
-    without = Space(idf, np.zeros((len(idf), 1)), SLOPE, pivot)
+    without = Space(idf, np.zeros((len(idf), 1)), np.eye(1), SLOPE, pivot)
     jobs = vacancy_vectors(distinct[corpus.title], corpus.bodies @ distinct, without)
+    both = jobs.title + jobs.body
     latent = latent_space(
-        distinct, corpus.cv, pairs, without, jobs.title + jobs.body, p.latent_dimensions,
-        p.random_state)
-    return vocabulary.terms, Space(idf, latent, SLOPE, pivot)
+        distinct, corpus.cv, pairs, without, both, p.latent_dimensions, p.random_state)
+    space = replace(without, latent=latent)
+    return vocabulary.terms, replace(space, projection=projection(
+        distinct, corpus.cv, pairs, space, both, p.random_state))
 
 
 def described_vectorisers(

@@ -14,7 +14,7 @@ from sklearn.metrics import roc_auc_score
 from threadpoolctl import threadpool_limits
 
 from jobmatch_pyfunc.scoring import Candidates, Scorer, Space, Vacancies, Weights, sigmoid
-from steps.corpus import Pairs, row_batches
+from steps.corpus import Pairs, drawn, row_batches
 from steps.failure import StepError
 from steps.featurize import FeaturizeParameters
 from steps.grid_search import (
@@ -146,7 +146,7 @@ def fit_match(
     real = data.pairs.where(data.pairs.candidate >= 0)
     _require_groups(data.posting[real.vacancy], p.grid_search_cv)
     generator = np.random.default_rng(p.random_state)
-    real = real.where(_draw(np.arange(len(real)), MATCH_PAIRS, generator))
+    real = real.where(drawn(np.arange(len(real)), MATCH_PAIRS, generator))
     v = np.concatenate([real.vacancy, np.repeat(real.vacancy, p.negatives_per_pair)])
     c = np.concatenate(
         [real.candidate, generator.choice(data.pool, len(real) * p.negatives_per_pair)])
@@ -166,15 +166,6 @@ def fit_match(
     nothing = np.zeros(0)
     return Weights(float(intercept), title, body, latent,
                    0.0, nothing, nothing, nothing, 1.0, 0.0, -np.inf, 0.0), grid
-
-
-def _draw(
-    numbers: NDArray[np.int64], count: int, generator: np.random.Generator
-) -> NDArray[np.int64]:
-    """At most so many of the numbers, in their order."""
-    if len(numbers) <= count:
-        return numbers
-    return np.sort(generator.choice(numbers, count, replace=False))
 
 
 def match_features(
@@ -333,9 +324,9 @@ def require_no_leak(data: Data, p: TrainParameters) -> None:
     pairs = data.pairs.where(data.pairs.known)
     pairs = pairs.where(alike(pairs)[0])
     generator = np.random.default_rng(p.random_state)
-    drawn = [_draw(np.flatnonzero(pairs.hired == outcome), LEAK_PAIRS, generator)
-             for outcome in (0, 1)]
-    pairs = pairs.where(np.sort(np.concatenate(drawn)))
+    some = [drawn(np.flatnonzero(pairs.hired == outcome), LEAK_PAIRS, generator)
+            for outcome in (0, 1)]
+    pairs = pairs.where(np.sort(np.concatenate(some)))
     x, y, groups = hire_features(data, pairs), pairs.hired, data.posting[pairs.vacancy]
     terms = data.candidates.unit.shape[1]
     quick = replace(p.grid, c_values=(1.0,), folds=2, scoring="roc_auc")

@@ -1,6 +1,7 @@
 """The two scores: equal to scikit-learn's arithmetic, matching for real, finite whatever comes."""
 
 from itertools import permutations
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -25,12 +26,13 @@ from jobmatch_pyfunc.scoring import (
     map_to_latent,
     take,
 )
+from jobmatch_pyfunc.storage import read_space, write_space
 from jobmatch_pyfunc.text import body, count_terms
 from steps.corpus import Pairs
 from steps.described import Vectoriser, fit_described
 from steps.evaluate import judge_all
 from steps.failure import StepError
-from steps.featurize import largest_singular, latent_space
+from steps.featurize import PROJECTION_RIDGE, largest_singular, latent_space, projection
 from steps.fitting import fit, unseen_logits
 from steps.judging import Contender, Held, held, judge
 from steps.progress import Progress
@@ -48,6 +50,12 @@ COOK = ("Cozinheiro com dez anos de experiência em restaurantes. Preparo de car
         "molhos, controle de estoque da cozinha, boas práticas de manipulação de alimentos.")
 CONSULTANT = ("Consultor SAP FI/CO com doze anos de experiência. Implantação de S/4HANA, contas a "
               "pagar e a receber, fechamento contábil. Certificação SAP FI.")
+
+
+def unit(vectors: Floats) -> Floats:
+    """Each row divided by its length; zeros stay zeros."""
+    length = np.linalg.norm(vectors, axis=1, keepdims=True)
+    return vectors / np.where(length > 0, length, 1)
 
 
 def vectoriser(model: FittedModel, **options: Any) -> TfidfVectorizer:
@@ -79,22 +87,18 @@ def scikit_learn_scores(model: FittedModel, rows: pd.DataFrame) -> tuple[np.ndar
     bodies = BodyVectoriser(model).transform(list(zip(
         rows["principais_atividades"], rows["competencia_tecnicas_e_comportamentais"],
         strict=True)))
-    unit = vectoriser(model).transform(rows["cv_pt"])
+    cvs = vectoriser(model).transform(rows["cv_pt"])
     plain = vectoriser(model, norm=None).transform(rows["cv_pt"])
     length = np.sqrt(np.asarray(plain.multiply(plain).sum(axis=1))).ravel()
     pivot = (1 - space.slope) * space.pivot + space.slope * length
     pivoted = sp.diags(1 / pivot) @ plain @ sp.diags(space.idf / space.idf.mean())
 
-    def near(matrix: sp.csr_matrix) -> np.ndarray:
-        mapped = matrix @ space.latent
-        norm = np.linalg.norm(mapped, axis=1, keepdims=True)
-        return mapped / np.where(norm > 0, norm, 1)
-
     match = (w.match_intercept
              + w.match_title * np.asarray(title.multiply(pivoted).sum(axis=1)).ravel()
              + w.match_body * np.asarray(bodies.multiply(pivoted).sum(axis=1)).ravel()
-             + w.match_latent * (near(title + bodies) * near(unit)).sum(axis=1))
-    raw = w.hire_intercept + title @ w.hire_title + bodies @ w.hire_body + unit @ w.hire_cv
+             + w.match_latent * (unit((title + bodies) @ space.latent @ space.projection)
+                                * unit(cvs @ space.latent)).sum(axis=1))
+    raw = w.hire_intercept + title @ w.hire_title + bodies @ w.hire_body + cvs @ w.hire_cv
     gate = w.gate_slope * np.minimum(0, match - w.gate_from)
     return expit(match), expit(w.platt_scale * raw + w.platt_intercept + gate)
 
@@ -160,11 +164,65 @@ def test_histories_of_few_dimensions_give_the_same_space_each_time() -> None:
     twice = np.concatenate([numbers, numbers])
     pairs = Pairs(twice, np.full(120, -1), np.repeat(numbers, 2), np.zeros(120, np.int64),
                   np.zeros(120, bool), np.ones(120, bool))
-    space = Space(np.ones(40), np.zeros((40, 1), np.float32), 0.75, 1.0)
+    space = Space(np.ones(40), np.zeros((40, 1), np.float32), np.eye(1), 0.75, 1.0)
     first, again = (latent_space(counts, numbers, pairs, space, sp.csr_matrix(people), 30, 0)
                     for _ in range(2))
     np.testing.assert_allclose(first, again, rtol=0, atol=1e-5)
     assert first.shape[1] <= 10
+
+
+def some_pairs(vacancy: Ints, candidate: Ints) -> Pairs:
+    flags = np.zeros(len(vacancy), bool)
+    return Pairs(vacancy, candidate, np.arange(len(vacancy)), flags.astype(np.int64), flags, ~flags)
+
+
+def test_a_vacancy_is_moved_towards_the_cvs_that_are_put_forward_for_such_vacancies() -> None:
+    random = np.random.default_rng(0)
+    jobs, cvs = random.standard_normal((50, 30)), np.round(3 * random.random((80, 30)))
+    space = Space(np.ones(30), random.standard_normal((30, 4)), np.eye(4), 0.75, 1.0)
+    text_of_cv = random.permutation(80)
+    taste = np.linalg.qr(random.standard_normal((4, 4)))[0]  # what a vacancy of each kind draws
+    wanted = unit(jobs @ space.latent) @ taste
+    vector = unit(unit(np.where(cvs > 0, 1 + np.log(np.maximum(cvs, 1)), 0)) @ space.latent)
+    best = np.argsort(-(wanted @ vector[text_of_cv].T), axis=1)[:, :3]
+    none = np.arange(50)
+    pairs = some_pairs(np.concatenate([np.repeat(none, 3), none]),
+                       np.concatenate([best.ravel(), np.full(50, -1)]))
+    found = projection(sp.csr_matrix(cvs), text_of_cv, pairs, space, sp.csr_matrix(jobs), 0)
+
+    asked = unit(jobs @ space.latent)
+    x, y = asked[np.repeat(none, 3)], vector[text_of_cv[best.ravel()]]
+    ridge = np.sqrt(PROJECTION_RIDGE) * np.eye(4)  # as rows of data that ask for 0
+    w = np.linalg.lstsq(np.vstack([x, ridge]), np.vstack([y - y.mean(axis=0), 0 * ridge]))[0]
+    np.testing.assert_allclose(found, np.eye(4) + w, rtol=0, atol=1e-9)
+
+    def nearness(moved: Floats) -> float:
+        return float(np.einsum("ij,ij->", moved[np.repeat(none, 3)], y) / len(y))
+
+    assert nearness(unit(asked @ found)) > nearness(asked) + 0.1
+
+
+def test_a_space_without_dimensions_has_a_projection_that_moves_nothing() -> None:
+    counts = sp.csr_matrix(np.ones((3, 5)))
+    space = Space(np.ones(5), np.zeros((5, 1)), np.eye(1), 0.75, 1.0)
+    pairs = some_pairs(np.arange(3), np.arange(3))
+    np.testing.assert_array_equal(
+        projection(counts, np.arange(3), pairs, space, counts, 0), np.eye(1))
+
+
+def test_a_version_from_before_there_was_a_projection_leaves_vacancies_where_they_are(
+    tmp_path: Path
+) -> None:
+    random = np.random.default_rng(0)
+    terms = [f"termo {i}" for i in range(6)]
+    space = Space(random.random(6), random.random((6, 2)), random.random((2, 2)), 0.75, 1.0)
+    write_space(tmp_path, terms, space)
+    np.testing.assert_array_equal(read_space(tmp_path)[1].projection, space.projection)
+    (tmp_path / "projection.npy").unlink()
+    np.testing.assert_array_equal(read_space(tmp_path)[1].projection, np.eye(2))
+    np.save(tmp_path / "projection.npy", np.eye(3))
+    with pytest.raises(ValueError, match="different sizes"):
+        read_space(tmp_path)
 
 
 @pytest.mark.parametrize(("rows", "columns", "last"), [
