@@ -111,8 +111,13 @@ def lengths(matrix: sp.csr_matrix) -> Floats:
 def vacancy_vectors(titles: sp.csr_matrix, bodies: sp.csr_matrix, space: Space) -> Vacancies:
     """Vectors of vacancies from the term counts of their titles and bodies (rows × terms)."""
     title, body = unit_rows(tf_idf(titles, space.idf)), unit_rows(tf_idf(bodies, space.idf))
-    near = map_to_latent(title + body, space.latent) @ space.projection
-    return Vacancies(title, body, unit_length(near))
+    latent = _unit(map_to_latent(title + body, space.latent))
+    return Vacancies(title, body, projected(latent, space.projection))
+
+
+def projected(latent: Floats, projection: Floats) -> Floats:
+    """Unit vectors of vacancies in the latent space (vacancies × k), moved by A (k × k)."""
+    return _unit(latent @ projection)
 
 
 def candidate_vectors(cvs: sp.csr_matrix, space: Space) -> Candidates:
@@ -122,7 +127,7 @@ def candidate_vectors(cvs: sp.csr_matrix, space: Space) -> Candidates:
     pivoted = _scaled(weights, 1 / ((1 - space.slope) * space.pivot + space.slope * length))
     pivoted = _with_data(pivoted, pivoted.data * space.relative_idf[pivoted.indices])
     unit = unit_rows(weights)
-    return Candidates(pivoted, unit, unit_length(map_to_latent(unit, space.latent)))
+    return Candidates(pivoted, unit, _unit(map_to_latent(unit, space.latent)))
 
 
 def unit_rows(matrix: sp.csr_matrix) -> sp.csr_matrix:
@@ -153,8 +158,7 @@ def map_to_latent(matrix: sp.csr_matrix, latent: Floats) -> Floats:
     return mapped
 
 
-def unit_length(mapped: Floats) -> Floats:
-    """Each row of a dense matrix divided by its L2 norm; zeros stay zeros."""
+def _unit(mapped: Floats) -> Floats:
     length = np.linalg.norm(mapped, axis=1, keepdims=True)
     return mapped / np.where(length > 0, length, 1)
 

@@ -6,7 +6,7 @@ that any vocabulary, an older version's too, can be counted without reading a te
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import polars as pl
@@ -14,7 +14,14 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from threadpoolctl import threadpool_limits
 
-from jobmatch_pyfunc.scoring import Candidates, Space, Vacancies, candidate_vectors, vacancy_vectors
+from jobmatch_pyfunc.scoring import (
+    Candidates,
+    Space,
+    Vacancies,
+    candidate_vectors,
+    projected,
+    vacancy_vectors,
+)
 from steps.records import HIRED, UNDECIDED
 from steps.tokens import Tokens, count_matrix, vocabulary_of
 
@@ -74,20 +81,23 @@ class Corpus:
         self._counts[tuple(terms)] = counts
 
     def vectors(self, terms: list[str], space: Space) -> tuple[Vacancies, Candidates]:
-        """Vectors of every vacancy and every candidate; the same ones when asked again. The counts
-        that they are made from are forgotten, for the memory: hardly ever has another space just
-        these terms."""
+        """Vectors of every vacancy and every candidate; made once, whatever the projection. The
+        counts that they are made from are forgotten, for the memory: hardly ever has another space
+        just these terms."""
         key = _digest(terms, space)
         if key not in self._vectors:
             counts = self.counts(terms)
             del self._counts[tuple(terms)]
             bodies = self.bodies @ counts
             bodies.sort_indices()  # what is in order adds up faster
-            with threadpool_limits(1, "blas"):  # how threads divide a product shows in its last bit
-                self._vectors[key] = (
-                    vacancy_vectors(counts[self.title], bodies, space),
-                    candidate_vectors(counts[self.cv], space))
-        return self._vectors[key]
+            unmoved = replace(space, projection=np.eye(space.latent.shape[1]))
+            self._vectors[key] = (
+                vacancy_vectors(counts[self.title], bodies, unmoved),
+                candidate_vectors(counts[self.cv], space))
+        vacancies, candidates = self._vectors[key]
+        with threadpool_limits(1, "blas"):  # how threads divide a product shows in its last bit
+            latent = projected(vacancies.latent, space.projection)
+        return replace(vacancies, latent=latent), candidates
 
     @property
     def postings(self) -> NDArray[np.int64]:
@@ -176,5 +186,4 @@ def _digest(terms: list[str], space: Space) -> bytes:
     digest.update(repr((space.slope, space.pivot)).encode())
     digest.update(np.ascontiguousarray(space.idf).data)
     digest.update(np.ascontiguousarray(space.latent).data)
-    digest.update(np.ascontiguousarray(space.projection).data)
     return digest.digest()

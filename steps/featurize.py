@@ -21,7 +21,6 @@ import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import Field
 from scipy.sparse.linalg import LinearOperator, eigsh
-from sklearn.linear_model import Ridge
 from threadpoolctl import threadpool_limits
 
 from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
@@ -29,9 +28,7 @@ from jobmatch_pyfunc.scoring import (
     Floats,
     Space,
     lengths,
-    map_to_latent,
     tf_idf,
-    unit_length,
     unit_rows,
     vacancy_vectors,
 )
@@ -74,12 +71,6 @@ NO_DIMENSION = 1e-3
 dimensions."""
 LATENT_DOCUMENTS = 12_000
 """At most so many histories are drawn to fit the latent space: more change nothing but the time."""
-
-
-PROJECTION_PAIRS = 10_000
-"""At most so many pairs are drawn to fit the projection: dimensions² numbers to learn."""
-PROJECTION_RIDGE = 10.0
-"""How much the projection is held back (docs/experiments.md)."""
 
 
 class FeaturizeParameters(IngestParameters):
@@ -208,30 +199,6 @@ def largest_singular(
         return singular, right
 
 
-def projection(
-    counts: sp.csr_matrix, text_of_cv: NDArray[np.int64], pairs: Pairs, space: Space,
-    bodies_and_titles: sp.csr_matrix, seed: int,
-) -> Floats:
-    """A of `jobmatch_pyfunc.scoring`: (k × k), the identity plus W.
-
-    counts: (texts × terms); text_of_cv: each candidate's; bodies_and_titles: (vacancies × terms).
-
-    W is the ridge regression (Hoerl & Kennard, Technometrics 1970), one row a pair, of the CV's
-    unit vector in the latent space, less the mean of all, on the vacancy's: which CVs are put
-    forward for such a vacancy rather than for any.
-    """
-    with_cv = drawn(np.flatnonzero(pairs.candidate >= 0), PROJECTION_PAIRS,
-                    np.random.default_rng(seed))
-    v, vacancy = np.unique(pairs.vacancy[with_cv], return_inverse=True)
-    c, candidate = np.unique(pairs.candidate[with_cv], return_inverse=True)
-    cvs = unit_rows(tf_idf(counts[text_of_cv[c]], space.idf))
-    asked = unit_length(map_to_latent(bodies_and_titles[v], space.latent))[vacancy]
-    given = unit_length(map_to_latent(cvs, space.latent))[candidate]
-    model = Ridge(PROJECTION_RIDGE, fit_intercept=False).fit(asked, given - given.mean(axis=0))
-    dimensions = space.latent.shape[1]
-    return np.eye(dimensions) + model.coef_.reshape(dimensions, dimensions).T
-
-
 def documents_of(corpus: Corpus, vacancies: NDArray, candidates: NDArray) -> sp.csr_matrix:
     """(documents × texts) 0/1: a document is a vacancy's title and body, or a CV."""
     texts = len(corpus.tokens)
@@ -260,12 +227,11 @@ def fit_space(
         lengths(tf_idf(distinct[cvs[some]], idf)) for some in row_batches(len(cvs))]).mean())
     without = Space(idf, np.zeros((len(idf), 1)), np.eye(1), SLOPE, pivot)
     jobs = vacancy_vectors(distinct[corpus.title], corpus.bodies @ distinct, without)
-    both = jobs.title + jobs.body
     latent = latent_space(
-        distinct, corpus.cv, pairs, without, both, p.latent_dimensions, p.random_state)
-    space = replace(without, latent=latent)
-    return vocabulary.terms, replace(space, projection=projection(
-        distinct, corpus.cv, pairs, space, both, p.random_state))
+        distinct, corpus.cv, pairs, without, jobs.title + jobs.body, p.latent_dimensions,
+        p.random_state)
+    return vocabulary.terms, replace(
+        without, latent=latent, projection=np.eye(latent.shape[1]))  # `fit` learns the projection
 
 
 def described_vectorisers(

@@ -9,11 +9,20 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from pydantic import Field, field_validator
-from sklearn.linear_model import LogisticRegression
+from sklearn.linear_model import LogisticRegression, Ridge
 from sklearn.metrics import roc_auc_score
+from sklearn.model_selection import GroupKFold
 from threadpoolctl import threadpool_limits
 
-from jobmatch_pyfunc.scoring import Candidates, Scorer, Space, Vacancies, Weights, sigmoid
+from jobmatch_pyfunc.scoring import (
+    Candidates,
+    Scorer,
+    Space,
+    Vacancies,
+    Weights,
+    projected,
+    sigmoid,
+)
 from steps.corpus import Pairs, drawn, row_batches
 from steps.failure import StepError
 from steps.featurize import FeaturizeParameters
@@ -32,6 +41,8 @@ from steps.scores import auc_standard_error, best_f1_threshold
 
 TITLE_SCALE = 0.4
 """Weight of the title's block beside the body's in the hire features (docs/experiments.md)."""
+PROJECTION_RIDGE = 10.0
+"""How much the projection is held back (docs/experiments.md)."""
 MATCH_PAIRS = 20_000
 """At most so many pairs are drawn to fit the match: it has four numbers to learn."""
 CALIBRATION_HALF_LIFE = 180.0
@@ -133,16 +144,18 @@ def fit(data: Data, p: TrainParameters, earlier: Earlier | None = None,
     found: Search | Earlier = earlier or begin_search(
         learned.x, learned.pairs.hired, learned.posting, learned.weight, p.grid,
         row_of=learned.row_of)  # goes on while the match is fitted
-    with threadpool_limits(1, "blas"):  # BLAS's own would wait busily on the worker's core
-        match_weights, match_grid = fit_match(data, p, earlier.match_grid if earlier else None)
-    report(0.2)
-    return fit_hire(data, p, learned, Scorer(data.space, match_weights), match_grid, found, report)
+    # BLAS's own threads would wait busily on the worker's core, and show in the last bit
+    with threadpool_limits(1, "blas"):
+        scorer, match_grid = fit_match(data, p, earlier.match_grid if earlier else None)
+        report(0.2)
+        return fit_hire(data, p, learned, scorer, match_grid, found, report)
 
 
 def fit_match(
     data: Data, p: TrainParameters, grid: Grid | None = None
-) -> tuple[Weights, Grid]:
-    """Learn who is put forward: real pairs against candidates drawn at random."""
+) -> tuple[Scorer, Grid]:
+    """Learn who is put forward: real pairs against candidates drawn at random. The scorer knows
+    nothing of the hire yet."""
     real = data.pairs.where(data.pairs.candidate >= 0)
     _require_groups(data.posting[real.vacancy], p.grid_search_cv)
     generator = np.random.default_rng(p.random_state)
@@ -156,7 +169,8 @@ def fit_match(
     known = np.isin(v * width + c, with_cv.vacancy * width + with_cv.candidate)
     kept = put_forward | ~known
     v, c, y = v[kept], c[kept], put_forward[kept].astype(np.int64)
-    x = match_features(data.vacancies, data.candidates, v, c)
+    unseen = replace(data.vacancies, latent=out_of_fold(data, real, p.grid_search_cv))
+    x = match_features(unseen, data.candidates, v, c)
     x = np.column_stack([x, np.ones(len(x))])
     scale = np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
     if grid is None:
@@ -164,8 +178,34 @@ def fit_match(
     model = few_columns(grid.best_c, p.grid).fit(x / scale, y)
     title, body, latent, intercept = model.coef_[0] / scale
     nothing = np.zeros(0)
-    return Weights(float(intercept), title, body, latent,
-                   0.0, nothing, nothing, nothing, 1.0, 0.0, -np.inf, 0.0), grid
+    return Scorer(
+        replace(data.space, projection=projection(data, real)),
+        Weights(float(intercept), title, body, latent,
+                0.0, nothing, nothing, nothing, 1.0, 0.0, -np.inf, 0.0)), grid
+
+
+def projection(data: Data, pairs: Pairs) -> NDArray[np.float64]:
+    """A of `jobmatch_pyfunc.scoring`: (k × k), the identity plus W.
+
+    W is the ridge regression (Hoerl & Kennard, Technometrics 1970), one row a pair with a CV, of
+    the CV's unit vector in the latent space, less the mean of all, on the vacancy's: which CVs are
+    put forward for such a vacancy rather than for any.
+    """
+    asked, given = data.vacancies.latent[pairs.vacancy], data.candidates.latent[pairs.candidate]
+    model = Ridge(PROJECTION_RIDGE, fit_intercept=False).fit(asked, given - given.mean(axis=0))
+    dimensions = asked.shape[1]
+    return np.eye(dimensions) + model.coef_.reshape(dimensions, dimensions).T
+
+
+def out_of_fold(data: Data, pairs: Pairs, folds: int) -> NDArray[np.float64]:
+    """Latent vectors (vacancies × k), each moved by a projection that has not seen its pairs: one
+    that has makes its pairs look nearer than those of a new vacancy will be."""
+    latent = data.vacancies.latent.copy()
+    split = GroupKFold(folds).split(pairs.vacancy, groups=data.posting[pairs.vacancy])
+    for learned, left in split:
+        v = np.unique(pairs.vacancy[left])
+        latent[v] = projected(latent[v], projection(data, pairs.where(learned)))
+    return latent
 
 
 def match_features(
@@ -285,14 +325,15 @@ def fit_hire(
         hire_body=body, hire_cv=cv,
         platt_scale=float(platt.coef_[0, 0]), platt_intercept=float(platt.intercept_[0]))
     joined = pairs.candidate >= 0
-    features = match_features(data.vacancies, data.candidates,
+    moved = projected(data.vacancies.latent, scorer.space.projection)
+    features = match_features(replace(data.vacancies, latent=moved), data.candidates,
                               pairs.vacancy[joined], pairs.candidate[joined])
     match = weights.match_intercept + features @ np.array(
         [weights.match_title, weights.match_body, weights.match_latent])
     opens = float(np.quantile(match, GATE_QUANTILE))
     depth = max(opens - weights.match_intercept, 0.5)  # from there down to a CV that shares nothing
     weights = replace(weights, gate_from=opens, gate_slope=GATE_DEPTH / depth)
-    scorer = Scorer(data.space, weights)
+    scorer = Scorer(scorer.space, weights)
     probability = sigmoid(weights.platt_scale * logits[joined] + weights.platt_intercept
                           + scorer.gate(match))
     judged = unseen[joined]

@@ -1,5 +1,6 @@
 """The two scores: equal to scikit-learn's arithmetic, matching for real, finite whatever comes."""
 
+from dataclasses import replace
 from itertools import permutations
 from pathlib import Path
 from typing import Any
@@ -18,12 +19,15 @@ from jobmatch_pyfunc import scoring
 from jobmatch_pyfunc.columns import Texts
 from jobmatch_pyfunc.model import HOLDOUT, SHIPPED, FittedModel
 from jobmatch_pyfunc.scoring import (
+    Candidates,
     Floats,
     Ints,
     Space,
+    Vacancies,
     Weights,
     best_first,
     map_to_latent,
+    projected,
     take,
 )
 from jobmatch_pyfunc.storage import read_space, write_space
@@ -32,8 +36,15 @@ from steps.corpus import Pairs
 from steps.described import Vectoriser, fit_described
 from steps.evaluate import judge_all
 from steps.failure import StepError
-from steps.featurize import PROJECTION_RIDGE, largest_singular, latent_space, projection
-from steps.fitting import fit, unseen_logits
+from steps.featurize import largest_singular, latent_space
+from steps.fitting import (
+    PROJECTION_RIDGE,
+    Data,
+    fit,
+    out_of_fold,
+    projection,
+    unseen_logits,
+)
 from steps.judging import Contender, Held, held, judge
 from steps.progress import Progress
 from steps.train import data_of, fit_baseline, fit_everything
@@ -171,43 +182,52 @@ def test_histories_of_few_dimensions_give_the_same_space_each_time() -> None:
     assert first.shape[1] <= 10
 
 
-def some_pairs(vacancy: Ints, candidate: Ints) -> Pairs:
-    flags = np.zeros(len(vacancy), bool)
-    return Pairs(vacancy, candidate, np.arange(len(vacancy)), flags.astype(np.int64), flags, ~flags)
+def matched(random: np.random.Generator, dimensions: int) -> Data:
+    """Forty vacancies that draw CVs elsewhere in the latent space, three pairs each."""
+    vacancies, cvs = (unit(random.standard_normal((n, dimensions))) for n in (40, 200))
+    taste = np.linalg.qr(random.standard_normal((dimensions, dimensions)))[0]
+    best = np.argsort(-(vacancies @ taste @ cvs.T), axis=1)[:, :3]
+    none, nobody = sp.csr_matrix((40, 1)), np.zeros(120, bool)
+    v = np.repeat(np.arange(40), 3)
+    space = Space(np.ones(1), np.zeros((1, dimensions)), np.eye(dimensions), 0.75, 1.0)
+    return Data(
+        Vacancies(none, none, vacancies),
+        Candidates(sp.csr_matrix((200, 1)), sp.csr_matrix((200, 1)), cvs), space,
+        Pairs(v, best.ravel(), np.arange(120), nobody.astype(np.int64), nobody, ~nobody),
+        np.arange(40) // 2, np.zeros(120), np.arange(200))
 
 
 def test_a_vacancy_is_moved_towards_the_cvs_that_are_put_forward_for_such_vacancies() -> None:
-    random = np.random.default_rng(0)
-    jobs, cvs = random.standard_normal((50, 30)), np.round(3 * random.random((80, 30)))
-    space = Space(np.ones(30), random.standard_normal((30, 4)), np.eye(4), 0.75, 1.0)
-    text_of_cv = random.permutation(80)
-    taste = np.linalg.qr(random.standard_normal((4, 4)))[0]  # what a vacancy of each kind draws
-    wanted = unit(jobs @ space.latent) @ taste
-    vector = unit(unit(np.where(cvs > 0, 1 + np.log(np.maximum(cvs, 1)), 0)) @ space.latent)
-    best = np.argsort(-(wanted @ vector[text_of_cv].T), axis=1)[:, :3]
-    none = np.arange(50)
-    pairs = some_pairs(np.concatenate([np.repeat(none, 3), none]),
-                       np.concatenate([best.ravel(), np.full(50, -1)]))
-    found = projection(sp.csr_matrix(cvs), text_of_cv, pairs, space, sp.csr_matrix(jobs), 0)
-
-    asked = unit(jobs @ space.latent)
-    x, y = asked[np.repeat(none, 3)], vector[text_of_cv[best.ravel()]]
+    data = matched(np.random.default_rng(0), 4)
+    found = projection(data, data.pairs)
+    x = data.vacancies.latent[data.pairs.vacancy]
+    y = data.candidates.latent[data.pairs.candidate]
     ridge = np.sqrt(PROJECTION_RIDGE) * np.eye(4)  # as rows of data that ask for 0
     w = np.linalg.lstsq(np.vstack([x, ridge]), np.vstack([y - y.mean(axis=0), 0 * ridge]))[0]
     np.testing.assert_allclose(found, np.eye(4) + w, rtol=0, atol=1e-9)
+    before, after = (float(np.einsum("ij,ij->", moved, y)) / len(y)
+                     for moved in (x, projected(x, found)))
+    assert after > before + 0.1
 
-    def nearness(moved: Floats) -> float:
-        return float(np.einsum("ij,ij->", moved[np.repeat(none, 3)], y) / len(y))
 
-    assert nearness(unit(asked @ found)) > nearness(asked) + 0.1
+def test_the_match_is_learned_from_vacancies_moved_by_what_was_learned_from_others() -> None:
+    data = matched(np.random.default_rng(0), 4)
+    moved = out_of_fold(data, data.pairs, 5)
+    posting = data.posting == 3  # two vacancies of one text: neither tells of the other
+    own = posting[data.pairs.vacancy]
+    others = np.where(own, data.pairs.candidate + 100, data.pairs.candidate) % 200
+    again = out_of_fold(data, replace(data.pairs, candidate=others), 5)
+    changed = (again != moved).any(axis=1)
+    assert not changed[posting].any()
+    assert changed.sum() > len(changed) / 2
 
 
 def test_a_space_without_dimensions_has_a_projection_that_moves_nothing() -> None:
-    counts = sp.csr_matrix(np.ones((3, 5)))
-    space = Space(np.ones(5), np.zeros((5, 1)), np.eye(1), 0.75, 1.0)
-    pairs = some_pairs(np.arange(3), np.arange(3))
-    np.testing.assert_array_equal(
-        projection(counts, np.arange(3), pairs, space, counts, 0), np.eye(1))
+    data = matched(np.random.default_rng(0), 1)
+    data = replace(data, vacancies=replace(data.vacancies, latent=np.zeros((40, 1))),
+                   candidates=replace(data.candidates, latent=np.zeros((200, 1))))
+    np.testing.assert_array_equal(projection(data, data.pairs), np.eye(1))
+    np.testing.assert_array_equal(out_of_fold(data, data.pairs, 5), np.zeros((40, 1)))
 
 
 def test_a_version_from_before_there_was_a_projection_leaves_vacancies_where_they_are(
