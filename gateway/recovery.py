@@ -17,6 +17,11 @@ _log = logging.getLogger("gateway.recovery")
 def reconcile_until_done(app: Flask) -> None:
     """Reconcile the trainings, waiting for the tracking server if it has to, and again at the end
     of one that is under way."""
+    _reconcile(app)
+    await_end(app)
+
+
+def _reconcile(app: Flask) -> None:
     wait = 1.0
     while True:
         try:
@@ -26,14 +31,13 @@ def reconcile_until_done(app: Flask) -> None:
             time.sleep(wait)
             wait = min(60.0, 2 * wait)
         else:
-            break
-    await_end(app)
+            return
 
 
 def await_end(app: Flask) -> None:
-    """Where a training is under way, wait for its end and reconcile."""
+    """Where a training is under way, wait for its end and reconcile; until none is."""
     trainings = app.extensions[EXTENSION].trainings
-    if trainings.is_busy():
+    while trainings.is_busy():
         while trainings.is_busy():
             time.sleep(LOOK_SECONDS)
-        reconcile_until_done(app)
+        _reconcile(app)

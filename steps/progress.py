@@ -49,7 +49,8 @@ class Progress:
         percent = 100 * self._done / self._total
         self._say(f"{name} {note}".rstrip(), percent)
         mlflow.set_tags({"jobmatch.stage": name, "jobmatch.percent": f"{percent:.0f}"})
-        _tell_parents(name)
+        for parent in _running_parents():  # whoever watches one of those sees the stage too
+            mlflow.MlflowClient().set_tag(parent, "jobmatch.stage", name)
 
     def within(self, fraction: float) -> None:
         """The current stage is `fraction` (0..1) through."""
@@ -72,7 +73,7 @@ class Progress:
         if not self._bar:
             self._say(f"{self._current} {note}", percent)
         mlflow.set_tag("jobmatch.percent", f"{percent:.0f}")
-        _tell_parents(self._current)
+        _running_parents()  # for what it raises
 
     def finish(self) -> None:
         """All stages are over: their seconds become the run's metrics `seconds_<stage>`."""
@@ -100,18 +101,20 @@ class Progress:
             print(f"[{percent:3.0f}%] {text} ({elapsed:.0f} s)", flush=True)
 
 
-def _tell_parents(stage: str) -> None:
-    """Whoever watches the run that brought this one about sees its stage too.
+def _running_parents() -> list[str]:
+    """Ids of the runs that brought this one about, the nearest first.
 
     Raises Terminated when this run or one of those was ended from outside. A training on a cluster
     is stopped that way: MLflow 3.17 deletes its job such that Kubernetes leaves the pod.
     """
     client, active = mlflow.MlflowClient(), mlflow.active_run()
     run = client.get_run(active.info.run_id) if active else None
+    parents = []
     while run:
         if run.info.status != "RUNNING":
             raise Terminated
         parent = run.data.tags.get("mlflow.parentRunId")
         if parent:
-            client.set_tag(parent, "jobmatch.stage", stage)
+            parents.append(parent)
         run = client.get_run(parent) if parent else None
+    return parents

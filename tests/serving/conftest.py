@@ -235,6 +235,17 @@ def answers_nan(folder: Path) -> None:
     path.write_text(json.dumps(json.loads(path.read_text()) | {"hire_intercept": float("nan")}))
 
 
+def fails_on_some_texts(folder: Path) -> None:
+    """Passes every check, and raises on a text that holds `quebra`, naming the text."""
+    path = folder / "code" / "jobmatch_pyfunc" / "model.py"
+    code = path.read_text()
+    head = "def _texts(table: pd.DataFrame, name: str) -> Texts:\n"
+    assert code.count(head) == 1
+    path.write_text(code.replace(head, head + (
+        "    if name in table.columns and table[name].astype(str).str.contains('quebra').any():\n"
+        "        raise RuntimeError(f'secret {table[name].tolist()}')\n")))
+
+
 def has_another_signature(folder: Path) -> None:
     path = folder / "MLmodel"
     path.write_text(path.read_text().replace("cv_pt", "curriculo"))

@@ -24,6 +24,7 @@ from tests.serving.conftest import (
     Registry,
     Served,
     answers_nan,
+    fails_on_some_texts,
     free_port,
     load,
     serve,
@@ -322,6 +323,36 @@ def start(**settings: str) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.mark.slow
+def test_a_model_that_fails_on_a_request_says_so_and_answers_the_next(
+    registry: Registry, served: Served
+) -> None:
+    version = registry.add(fails_on_some_texts)
+    registry.promote(version)
+    served.answers_with(version)
+    broken = ROW | {"cv_pt": "Java quebra segredo"}
+    for rows in ([broken], [ROW, broken] * 200):  # in the event loop, and in a thread
+        answer = served.post({"dataframe_records": rows})
+        assert answer.status_code == 500
+        assert answer.json() == {"error": "the model failed on this request"}
+        assert served.version() == version
+    log = served.log.read_text()
+    assert "answering failed: RuntimeError" in log
+    for private in ("secret", "segredo", "Traceback"):
+        assert private not in log
+
+
+def test_a_body_that_does_not_arrive_is_given_up_after_a_minute(served: Served) -> None:
+    host, port = served.url.removeprefix("http://").split(":")
+    began = time.monotonic()
+    with socket.create_connection((host, int(port)), timeout=90) as connection:
+        connection.sendall(b"POST /invocations HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\n{")
+        answer = connection.makefile("rb").read()  # until the server closes the connection
+    assert 50 < time.monotonic() - began < 80
+    assert answer.startswith(b"HTTP/1.1 408 ")
+    assert answer.endswith(b'{"error":"the body did not arrive in time"}')
+    assert served.version() == 1
+
+
 def test_a_second_supervisor_on_the_same_state_refuses(served: Served) -> None:
     second = start(MODEL_STATE=str(served.log.parent / "state"), MODEL_PORT=str(free_port()))
     assert second.returncode == 1
