@@ -27,18 +27,18 @@ def write_space(folder: Path, terms: list[str], space: Space) -> None:
     np.save(folder / "idf.npy", space.idf, allow_pickle=False)
     np.save(folder / "latent.npy", space.latent, allow_pickle=False)
     np.save(folder / "projection.npy", space.projection, allow_pickle=False)
-    write_json(folder / "space.json", {"slope": space.slope, "pivot": space.pivot})
+    write_json(folder / "space.json",
+               {"slope": space.slope, "pivot": space.pivot, "projected": True})
 
 
 def read_space(folder: Path) -> tuple[list[str], Space]:
     """The vocabulary and the Space. Raises ValueError where the files do not fit together."""
     terms = read_json(folder / "terms.json")
-    latent, projection = _array(folder / "latent.npy"), folder / "projection.npy"
-    space = Space(
-        _array(folder / "idf.npy"), latent,
-        # versions from before there was one leave vacancies where they are
-        _array(projection) if projection.is_file() else np.eye(latent.shape[1]),
-        **read_json(folder / "space.json"))
+    latent, constants = _array(folder / "latent.npy"), read_json(folder / "space.json")
+    # versions from before there was a projection leave vacancies where they are
+    projected = constants.pop("projected", False)
+    projection = _array(folder / "projection.npy") if projected else np.eye(latent.shape[1])
+    space = Space(_array(folder / "idf.npy"), latent, projection, **constants)
     if (not len(terms) == len(space.idf) == len(latent)
             or space.projection.shape != 2 * latent.shape[1:]):
         raise ValueError(f"{folder.name}: vocabulary and arrays are of different sizes")

@@ -44,7 +44,8 @@ TITLE_SCALE = 0.4
 PROJECTION_RIDGE = 10.0
 """How much the projection is held back (docs/experiments.md)."""
 MATCH_PAIRS = 20_000
-"""At most so many pairs are drawn to fit the match: it has four numbers to learn."""
+"""At most so many pairs are drawn to fit the match: four numbers, and the projection's
+dimensions²."""
 CALIBRATION_HALF_LIFE = 180.0
 """Days after which a pair counts half in the calibration: the share of hired people drifts."""
 GATE_QUANTILE, GATE_DEPTH = 0.1, 2.0
@@ -97,6 +98,7 @@ class Data:
     """What one part is fitted on."""
 
     vacancies: Vacancies
+    """Not moved in the latent space yet, as `space` has no projection but I."""
     candidates: Candidates
     space: Space
     pairs: Pairs
@@ -107,6 +109,17 @@ class Data:
     """Days between each pair's vacancy and the newest one."""
     pool: NDArray[np.int64]
     """Numbers of the candidates that non-matches may be drawn from."""
+
+
+@dataclass(frozen=True)
+class Matching:
+    """What `fit_match` has learned."""
+
+    scorer: Scorer
+    """Knows nothing of the hire yet."""
+    grid: Grid
+    vacancies: Vacancies
+    """Those of the data, moved by projections that have not seen their pairs."""
 
 
 @dataclass(frozen=True)
@@ -146,20 +159,19 @@ def fit(data: Data, p: TrainParameters, earlier: Earlier | None = None,
         row_of=learned.row_of)  # goes on while the match is fitted
     # BLAS's own threads would wait busily on the worker's core, and show in the last bit
     with threadpool_limits(1, "blas"):
-        scorer, match_grid = fit_match(data, p, earlier.match_grid if earlier else None)
+        matching = fit_match(data, p, earlier.match_grid if earlier else None)
         report(0.2)
-        return fit_hire(data, p, learned, scorer, match_grid, found, report)
+        return fit_hire(data, p, learned, matching, found, report)
 
 
 def fit_match(
     data: Data, p: TrainParameters, grid: Grid | None = None
-) -> tuple[Scorer, Grid]:
-    """Learn who is put forward: real pairs against candidates drawn at random. The scorer knows
-    nothing of the hire yet."""
+) -> Matching:
+    """Learn who is put forward: real pairs against candidates drawn at random."""
     real = data.pairs.where(data.pairs.candidate >= 0)
-    _require_groups(data.posting[real.vacancy], p.grid_search_cv)
     generator = np.random.default_rng(p.random_state)
     real = real.where(drawn(np.arange(len(real)), MATCH_PAIRS, generator))
+    _require_groups(data.posting[real.vacancy], p.grid_search_cv)
     v = np.concatenate([real.vacancy, np.repeat(real.vacancy, p.negatives_per_pair)])
     c = np.concatenate(
         [real.candidate, generator.choice(data.pool, len(real) * p.negatives_per_pair)])
@@ -169,8 +181,10 @@ def fit_match(
     known = np.isin(v * width + c, with_cv.vacancy * width + with_cv.candidate)
     kept = put_forward | ~known
     v, c, y = v[kept], c[kept], put_forward[kept].astype(np.int64)
-    unseen = replace(data.vacancies, latent=out_of_fold(data, real, p.grid_search_cv))
-    x = match_features(unseen, data.candidates, v, c)
+    found = projection(data, real)
+    vacancies = replace(
+        data.vacancies, latent=out_of_fold(data, real, found, p.grid_search_cv))
+    x = match_features(vacancies, data.candidates, v, c)
     x = np.column_stack([x, np.ones(len(x))])
     scale = np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
     if grid is None:
@@ -178,10 +192,10 @@ def fit_match(
     model = few_columns(grid.best_c, p.grid).fit(x / scale, y)
     title, body, latent, intercept = model.coef_[0] / scale
     nothing = np.zeros(0)
-    return Scorer(
-        replace(data.space, projection=projection(data, real)),
-        Weights(float(intercept), title, body, latent,
-                0.0, nothing, nothing, nothing, 1.0, 0.0, -np.inf, 0.0)), grid
+    scorer = Scorer(replace(data.space, projection=found), Weights(
+        float(intercept), title, body, latent,
+        0.0, nothing, nothing, nothing, 1.0, 0.0, -np.inf, 0.0))
+    return Matching(scorer, grid, vacancies)
 
 
 def projection(data: Data, pairs: Pairs) -> NDArray[np.float64]:
@@ -197,15 +211,19 @@ def projection(data: Data, pairs: Pairs) -> NDArray[np.float64]:
     return np.eye(dimensions) + model.coef_.reshape(dimensions, dimensions).T
 
 
-def out_of_fold(data: Data, pairs: Pairs, folds: int) -> NDArray[np.float64]:
+def out_of_fold(
+    data: Data, pairs: Pairs, whole: NDArray[np.float64], folds: int
+) -> NDArray[np.float64]:
     """Latent vectors (vacancies × k), each moved by a projection that has not seen its pairs: one
-    that has makes its pairs look nearer than those of a new vacancy will be."""
-    latent = data.vacancies.latent.copy()
+    that has makes its pairs look nearer than those of a new vacancy will be. Vacancies without a
+    pair are moved by `whole`, which has seen all pairs."""
+    latent = data.vacancies.latent
+    moved = projected(latent, whole)
     split = GroupKFold(folds).split(pairs.vacancy, groups=data.posting[pairs.vacancy])
     for learned, left in split:
         v = np.unique(pairs.vacancy[left])
-        latent[v] = projected(latent[v], projection(data, pairs.where(learned)))
-    return latent
+        moved[v] = projected(latent[v], projection(data, pairs.where(learned)))
+    return moved
 
 
 def match_features(
@@ -298,13 +316,14 @@ def hire_rows(data: Data, p: TrainParameters) -> HireRows:
 
 
 def fit_hire(
-    data: Data, p: TrainParameters, learned: HireRows, scorer: Scorer, match_grid: Grid,
+    data: Data, p: TrainParameters, learned: HireRows, matching: Matching,
     found: Search | Earlier, report: Callable[[float], None],
 ) -> Fit:
     """Learn who is hired, with what a grid search or an earlier fit has found.
 
     The calibration counts every pair in full, and looks at hire logits of models that have not
-    seen the pair's vacancy: out of fold, or as the earlier fit foretold it.
+    seen the pair's vacancy: out of fold, or as the earlier fit foretold it. So does the gate, at
+    vacancies moved by projections that have not seen it.
     """
     pairs, y = learned.pairs, learned.pairs.hired
     if isinstance(found, Search):
@@ -320,27 +339,26 @@ def fit_hire(
     terms = data.candidates.unit.shape[1]
     title, body, cv = np.split(model.coef_[0], [terms, 2 * terms])
     weights = replace(
-        scorer.weights,
+        matching.scorer.weights,
         hire_intercept=float(model.intercept_[0]), hire_title=TITLE_SCALE * title,
         hire_body=body, hire_cv=cv,
         platt_scale=float(platt.coef_[0, 0]), platt_intercept=float(platt.intercept_[0]))
     joined = pairs.candidate >= 0
-    moved = projected(data.vacancies.latent, scorer.space.projection)
-    features = match_features(replace(data.vacancies, latent=moved), data.candidates,
+    features = match_features(matching.vacancies, data.candidates,
                               pairs.vacancy[joined], pairs.candidate[joined])
     match = weights.match_intercept + features @ np.array(
         [weights.match_title, weights.match_body, weights.match_latent])
     opens = float(np.quantile(match, GATE_QUANTILE))
     depth = max(opens - weights.match_intercept, 0.5)  # from there down to a CV that shares nothing
     weights = replace(weights, gate_from=opens, gate_slope=GATE_DEPTH / depth)
-    scorer = Scorer(scorer.space, weights)
+    scorer = Scorer(matching.scorer.space, weights)
     probability = sigmoid(weights.platt_scale * logits[joined] + weights.platt_intercept
                           + scorer.gate(match))
     judged = unseen[joined]
     unconverged = int(np.max(model.n_iter_) >= p.logistic_regression_max_iter)
     if isinstance(found, Search):
-        unconverged += match_grid.unconverged + grid.unconverged
-    return Fit(scorer, best_f1_threshold(y[joined][judged], probability[judged]), match_grid,
+        unconverged += matching.grid.unconverged + grid.unconverged
+    return Fit(scorer, best_f1_threshold(y[joined][judged], probability[judged]), matching.grid,
                grid, logits, unconverged)
 
 
@@ -350,7 +368,7 @@ def unseen_logits(
 ) -> NDArray[np.float64]:
     """Hire logit, before calibration, of every pair with a known outcome, by a model that has not
     seen its vacancy: those of the training part out of fold, those held out (held_out: one flag a
-    pair) by `first` itself. The vectors are those of `first`."""
+    pair) by `first` itself. The vectors are those of its vocabulary."""
     vacancy_part = first.scorer.vacancy_part(vacancies)
     candidate_part = np.append(first.scorer.candidate_part(candidates), 0)  # −1: no CV
     logits = (first.scorer.weights.hire_intercept + vacancy_part[pairs.vacancy]

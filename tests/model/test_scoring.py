@@ -16,7 +16,8 @@ from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
 
 from jobmatch_pyfunc import scoring
-from jobmatch_pyfunc.columns import Texts
+from jobmatch_pyfunc.columns import Texts, VacancyTexts
+from jobmatch_pyfunc.contract import VACANCY_TEXTS
 from jobmatch_pyfunc.model import HOLDOUT, SHIPPED, FittedModel
 from jobmatch_pyfunc.scoring import (
     Candidates,
@@ -30,7 +31,7 @@ from jobmatch_pyfunc.scoring import (
     projected,
     take,
 )
-from jobmatch_pyfunc.storage import read_space, write_space
+from jobmatch_pyfunc.storage import read_space, write_json, write_space
 from jobmatch_pyfunc.text import body, count_terms
 from steps.corpus import Pairs
 from steps.described import Vectoriser, fit_described
@@ -38,9 +39,12 @@ from steps.evaluate import judge_all
 from steps.failure import StepError
 from steps.featurize import largest_singular, latent_space
 from steps.fitting import (
+    GATE_QUANTILE,
     PROJECTION_RIDGE,
     Data,
     fit,
+    fit_match,
+    match_features,
     out_of_fold,
     projection,
     unseen_logits,
@@ -135,6 +139,7 @@ def test_the_same_data_and_seed_give_the_same_model(trained: Trained) -> None:
     for part, again in ((HOLDOUT, first), (SHIPPED, shipped)):
         registered = trained.version.part(part)
         assert again.threshold == registered.threshold
+        np.testing.assert_array_equal(again.scorer.space.projection, registered.space.projection)
         for name in Weights.__dataclass_fields__:
             np.testing.assert_array_equal(
                 getattr(again.scorer.weights, name), getattr(registered.scorer.weights, name),
@@ -212,22 +217,46 @@ def test_a_vacancy_is_moved_towards_the_cvs_that_are_put_forward_for_such_vacanc
 
 def test_the_match_is_learned_from_vacancies_moved_by_what_was_learned_from_others() -> None:
     data = matched(np.random.default_rng(0), 4)
-    moved = out_of_fold(data, data.pairs, 5)
+    whole = projection(data, data.pairs)
+    moved = out_of_fold(data, data.pairs, whole, 5)
     posting = data.posting == 3  # two vacancies of one text: neither tells of the other
     own = posting[data.pairs.vacancy]
     others = np.where(own, data.pairs.candidate + 100, data.pairs.candidate) % 200
-    again = out_of_fold(data, replace(data.pairs, candidate=others), 5)
+    again = out_of_fold(data, replace(data.pairs, candidate=others), whole, 5)
     changed = (again != moved).any(axis=1)
     assert not changed[posting].any()
     assert changed.sum() > len(changed) / 2
+    none = out_of_fold(data, data.pairs.where(~own), whole, 5)[posting]
+    np.testing.assert_array_equal(none, projected(data.vacancies.latent[posting], whole))
+
+
+def test_who_was_put_forward_by_chance_teaches_the_match_nothing(trained: Trained) -> None:
+    random = np.random.default_rng(0)
+    data = matched(random, 16)
+    by_chance = replace(data, pairs=replace(data.pairs, candidate=random.integers(0, 200, 120)))
+    weight, chance = (fit_match(some, trained.parameters).scorer.weights.match_latent
+                      for some in (data, by_chance))
+    assert weight > 0.2  # learned from vacancies where they lie it would be below 0
+    assert chance < 0.1  # and from what has seen their pairs as large as that
+
+
+def test_the_gate_opens_at_a_quantile_of_matches_with_vacancies_not_seen(trained: Trained) -> None:
+    data, first = data_of(trained.features, HOLDOUT), trained.version.part(HOLDOUT).scorer
+    matching = fit_match(data, trained.parameters)
+    known = data.pairs.where(data.pairs.joined)
+    features = match_features(matching.vacancies, data.candidates, known.vacancy, known.candidate)
+    w = first.weights
+    match = w.match_intercept + features @ [w.match_title, w.match_body, w.match_latent]
+    assert w.gate_from == pytest.approx(np.quantile(match, GATE_QUANTILE), abs=1e-9)
 
 
 def test_a_space_without_dimensions_has_a_projection_that_moves_nothing() -> None:
     data = matched(np.random.default_rng(0), 1)
     data = replace(data, vacancies=replace(data.vacancies, latent=np.zeros((40, 1))),
                    candidates=replace(data.candidates, latent=np.zeros((200, 1))))
-    np.testing.assert_array_equal(projection(data, data.pairs), np.eye(1))
-    np.testing.assert_array_equal(out_of_fold(data, data.pairs, 5), np.zeros((40, 1)))
+    whole = projection(data, data.pairs)
+    np.testing.assert_array_equal(whole, np.eye(1))
+    np.testing.assert_array_equal(out_of_fold(data, data.pairs, whole, 5), np.zeros((40, 1)))
 
 
 def test_a_version_from_before_there_was_a_projection_leaves_vacancies_where_they_are(
@@ -238,11 +267,14 @@ def test_a_version_from_before_there_was_a_projection_leaves_vacancies_where_the
     space = Space(random.random(6), random.random((6, 2)), random.random((2, 2)), 0.75, 1.0)
     write_space(tmp_path, terms, space)
     np.testing.assert_array_equal(read_space(tmp_path)[1].projection, space.projection)
-    (tmp_path / "projection.npy").unlink()
-    np.testing.assert_array_equal(read_space(tmp_path)[1].projection, np.eye(2))
     np.save(tmp_path / "projection.npy", np.eye(3))
     with pytest.raises(ValueError, match="different sizes"):
         read_space(tmp_path)
+    (tmp_path / "projection.npy").unlink()
+    with pytest.raises(OSError):  # lost
+        read_space(tmp_path)
+    write_json(tmp_path / "space.json", {"slope": 0.75, "pivot": 1.0})
+    np.testing.assert_array_equal(read_space(tmp_path)[1].projection, np.eye(2))
 
 
 @pytest.mark.parametrize(("rows", "columns", "last"), [
@@ -280,10 +312,14 @@ def test_one_history_over_and_over_has_one_singular_value() -> None:
 def test_columnar_training_vectors_equal_the_served_ones(trained: Trained, rows: pd.DataFrame
                                                           ) -> None:
     model, corpus = trained.model, trained.features.corpus
-    _, candidates = corpus.vectors(model.terms, model.space)
-    served = model.analyser.candidates(Texts.of(rows["cv_pt"]))
-    from_training = {tuple(np.round(row, 9)) for row in candidates.latent}
-    assert all(tuple(np.round(row, 9)) in from_training for row in served.latent)
+    vacancies, candidates = corpus.vectors(model.terms, model.space)
+    jobs, _ = model.analyser.vacancies(VacancyTexts(*(Texts.of(rows[n]) for n in VACANCY_TEXTS)))
+    cvs = model.analyser.candidates(Texts.of(rows["cv_pt"]))
+    for trained_on, served in ((vacancies.latent, jobs.latent), (candidates.latent, cvs.latent)):
+        from_training = {tuple(np.round(row, 9)) for row in trained_on}
+        assert all(tuple(np.round(row, 9)) in from_training for row in served)
+    plain, _ = trained.features.vectors(SHIPPED)
+    assert np.abs(plain.latent - vacancies.latent).max() > 0.05  # those are moved
 
 
 def test_how_many_rows_are_mapped_at_a_time_changes_nothing(
