@@ -8,6 +8,7 @@ import subprocess
 import time
 from collections.abc import Callable
 from contextlib import closing
+from itertools import count
 from pathlib import Path
 
 import mlflow
@@ -19,6 +20,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.xdist_group("kill")]
 
 REGISTERING = "logging and registering"
 REGISTERED = "Created version"
+BLANKS = count(1)
 
 
 @pytest.fixture(scope="module")
@@ -39,10 +41,10 @@ def live(new_store: Callable[[], Store], small_data: Path, project: Path) -> Sto
 
 @pytest.fixture
 def other_data(small_data: Path, tmp_path: Path) -> Path:
-    """The small data with another byte, so that nothing is reused."""
+    """The small data with other blanks for each test, so that nothing is reused."""
     copy = Path(shutil.copytree(small_data, tmp_path / "data"))
     with (copy / "vagas.json").open("a", encoding="utf-8") as file:
-        file.write(" " * (1 + time.time_ns() % 1000))
+        file.write(" " * next(BLANKS))
     return copy
 
 
