@@ -8,7 +8,7 @@ import polars as pl
 from numpy.typing import NDArray
 
 from jobmatch_pyfunc.scoring import Candidates, Scorer, Vacancies, sigmoid, unit_rows
-from steps.corpus import Corpus, Pairs
+from steps.corpus import Corpus, Pairs, drawn
 from steps.described import DescribedModel
 from steps.failure import StepError
 from steps.scores import (
@@ -123,11 +123,8 @@ def _require_finite(contender: Contender, scores: Floats) -> None:
 
 
 def _drawn(on: Held) -> NDArray[np.int64]:
-    vacancies = int(on.vacancy.max()) + 1
-    if vacancies <= POOL_VACANCIES:
-        return np.arange(vacancies)
-    generator = np.random.default_rng(on.seed)
-    return np.sort(generator.choice(vacancies, POOL_VACANCIES, replace=False))
+    vacancies = np.arange(int(on.vacancy.max()) + 1)
+    return drawn(vacancies, POOL_VACANCIES, np.random.default_rng(on.seed))
 
 
 def model_contender(
