@@ -24,14 +24,7 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from threadpoolctl import threadpool_limits
 
 from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
-from jobmatch_pyfunc.scoring import (
-    Floats,
-    Space,
-    lengths,
-    tf_idf,
-    unit_rows,
-    vacancy_vectors,
-)
+from jobmatch_pyfunc.scoring import Floats, Space, lengths, tf_idf, unit_rows, vacancy_vectors
 from steps import features as feature_files
 from steps import ingest, reuse
 from steps.corpus import (

@@ -322,8 +322,8 @@ def fit_hire(
     """Learn who is hired, with what a grid search or an earlier fit has found.
 
     The calibration counts every pair in full, and looks at hire logits of models that have not
-    seen the pair's vacancy: out of fold, or as the earlier fit foretold it. So does the gate, at
-    vacancies moved by projections that have not seen it.
+    seen the pair's vacancy: out of fold, or as the earlier fit foretold it. The gate looks at
+    match logits with the vacancy moved by a projection that has not seen it.
     """
     pairs, y = learned.pairs, learned.pairs.hired
     if isinstance(found, Search):

@@ -322,7 +322,6 @@ def start(**settings: str) -> subprocess.CompletedProcess[str]:
         capture_output=True, text=True, check=False, timeout=60)
 
 
-@pytest.mark.slow
 def test_a_model_that_fails_on_a_request_says_so_and_answers_the_next(
     registry: Registry, served: Served
 ) -> None:
@@ -353,6 +352,7 @@ def test_a_body_that_does_not_arrive_is_given_up_after_a_minute(served: Served) 
     assert served.version() == 1
 
 
+@pytest.mark.slow
 def test_a_second_supervisor_on_the_same_state_refuses(served: Served) -> None:
     second = start(MODEL_STATE=str(served.log.parent / "state"), MODEL_PORT=str(free_port()))
     assert second.returncode == 1
