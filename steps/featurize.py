@@ -143,25 +143,19 @@ def latent_space(
     cvs = placed @ unit_rows(tf_idf(counts[text_of_cv[cv_of[told[with_cv]]]], space.idf))
     # a person with a CV and several vacancies tells both what jobs and what CVs belong together
     extra = unit_rows(jobs[np.flatnonzero(several[told] & (cv_of[told] >= 0))])
-    documents = sp.vstack([unit_rows((jobs + cvs).tocsr()), extra]).tocsr().astype(np.float32)
+    documents = sp.vstack([unit_rows((jobs + cvs).tocsr()), extra]).tocsr()
+    documents.data = documents.data.astype(np.float32)  # the matrix's own astype would sort it
     dimensions = min(dimensions, min(documents.shape) - 1)
     if dimensions < 1 or not documents.nnz:
         return np.zeros((counts.shape[1], 1))
-    singular, components = largest_singular(documents, dimensions, generator)
-    told = singular > NO_DIMENSION * singular.max()
-    if not told.all():
-        singular, components = singular[told], components[:, told]
-    scale = (singular / singular.max()) ** LATENT_POWER
-    # straight into its place: each copy more would touch as much memory for the first time
-    latent = np.empty(components.shape)
-    return np.multiply(components[:, ::-1], scale[::-1], out=latent)
+    return weighted_dimensions(documents, *largest_singular(documents, dimensions, generator))
 
 
 def largest_singular(
     documents: sp.csr_matrix, dimensions: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
-    """The largest singular values, ascending, and their right singular vectors (columns ×
-    dimensions): from the eigenvectors of documents · documentsᵀ, with each product in two threads.
+    """The largest singular values, ascending, and their left singular vectors (rows ×
+    dimensions): the eigenvectors of documents · documentsᵀ, with each product in two threads.
 
     To convergence: a randomised SVD that stops early ranks worse (docs/experiments.md).
     """
@@ -170,14 +164,10 @@ def largest_singular(
     upper_t, lower_t = upper.T, lower.T
     # the threads of BLAS would wait busily for the next product on the core that scipy's need
     with ThreadPoolExecutor(1) as other, threadpool_limits(1, "blas"):
-        def transposed(vectors: NDArray[np.float32]) -> NDArray[np.float32]:
-            second = other.submit(lambda: lower_t @ vectors[middle:])
-            mapped = upper_t @ vectors[:middle]
-            mapped += second.result()
-            return mapped
-
         def gram(vector: NDArray[np.float32]) -> NDArray[np.float32]:
-            mapped = transposed(vector)
+            second = other.submit(lambda: lower_t @ vector[middle:])
+            mapped = upper_t @ vector[:middle]
+            mapped += second.result()
             second = other.submit(lambda: lower @ mapped)
             return np.concatenate([upper @ mapped, second.result()])
 
@@ -186,10 +176,30 @@ def largest_singular(
             LinearOperator((rows, rows), gram, dtype=np.float32), dimensions,
             v0=generator.random(rows, np.float32), tol=EIGEN_TOLERANCE, rng=generator)
         told = values > 0
-        singular = np.sqrt(values[told])
-        right = transposed(vectors[:, told])
-        right /= singular
-        return singular, right
+        return np.sqrt(values[told]), vectors[:, told]
+
+
+def weighted_dimensions(
+    documents: sp.csr_matrix, singular: NDArray[np.float32], left: NDArray[np.float32]
+) -> Floats:
+    """Right singular vectors (columns × dimensions), the strongest first, each times its singular
+    value's share of the largest to the power of `LATENT_POWER`. singular, left: as
+    `largest_singular` finds them; what is rounding is left out."""
+    told = singular > NO_DIMENSION * singular.max()
+    singular, left = singular[told][::-1], left[:, told][:, ::-1]
+    # the right vectors are documentsᵀ · left / singular: weighted on the side that is small
+    weighted = left * ((singular / singular.max()) ** LATENT_POWER / singular)
+    latent = np.empty((documents.shape[1], len(singular)))
+
+    def place(columns: slice) -> None:
+        latent[:, columns] = documents.T @ weighted[:, columns]
+
+    half = len(singular) // 2
+    with ThreadPoolExecutor(1) as other:
+        second = other.submit(place, slice(half, None))
+        place(slice(half))
+        second.result()
+    return latent
 
 
 def documents_of(corpus: Corpus, vacancies: NDArray, candidates: NDArray) -> sp.csr_matrix:

@@ -10,6 +10,7 @@ from functools import partial
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import GroupKFold
@@ -149,9 +150,11 @@ class Search:
         order = np.argsort(how.c_values, kind="stable")[::-1]
         self._order = [(fold, int(c)) for c in order for fold in range(len(folds))]
         scorer = get_scorer(how.scoring)
+        held = [np.unique(row_of[test], return_inverse=True) for test in self._tests]
         self._calls = Calls([
-            partial(_fit_fold, label=label, weight=learned[fold], rows=row_of[self._tests[fold]],
-                    y=y[self._tests[fold]], model=regression(how.c_values[c], how), scorer=scorer)
+            partial(_fit_fold, label=label, weight=learned[fold], rows=held[fold][0],
+                    row_of=held[fold][1], y=y[self._tests[fold]],
+                    model=regression(how.c_values[c], how), scorer=scorer)
             for fold, c in self._order], x)
 
     def begin(self) -> None:
@@ -180,13 +183,23 @@ def _row_weights(weight: NDArray, row_of: NDArray, test: NDArray, rows: int) -> 
 
 
 def _fit_fold(
-    x: sp.csr_matrix | NDArray, label: NDArray, weight: NDArray, rows: NDArray, y: NDArray,
-    model: LogisticRegression, scorer: Scoring,
+    x: sp.csr_matrix | NDArray, label: NDArray, weight: NDArray, rows: NDArray, row_of: NDArray,
+    y: NDArray, model: LogisticRegression, scorer: Scoring,
 ) -> _Fold:
+    """rows: the distinct ones that the weights leave out; row_of, y: a number in them and an
+    outcome for every pair that they stand for."""
     model.fit(x, label, sample_weight=weight)
-    held = x[rows]
-    return _Fold(float(scorer(model, held, y)), model.decision_function(held),
+    logits = model.decision_function(x[rows])[row_of]
+    return _Fold(float(scorer(_of_logits(model), logits[:, None], y)), logits,
                  bool(np.max(model.n_iter_) >= model.max_iter))
+
+
+def _of_logits(model: LogisticRegression) -> LogisticRegression:
+    """Answers every scorer as the fitted model does, but from its logits as the one feature."""
+    identity = clone(model)
+    identity.classes_, identity.coef_, identity.intercept_ = (
+        model.classes_, np.ones((1, 1)), np.zeros(1))
+    return identity
 
 
 def _spread_folds(y: NDArray, groups: NDArray, how: Settings) -> list:

@@ -16,7 +16,7 @@ class Progress:
     """Reports the stages of one step.
 
     Each stage is given with its share of the whole, in percent; `seconds` holds how long each
-    took.
+    took, without the calls to MLflow that begin it.
     """
 
     def __init__(self, stages: dict[str, float]) -> None:
@@ -24,7 +24,7 @@ class Progress:
         self._total = sum(stages.values())
         self._started = time.perf_counter()
         self._told = self._started
-        self._begun: dict[str, float] = {}
+        self._begun = self._started
         self._done = 0.0
         self._current: str | None = None
         self.seconds: dict[str, float] = {}
@@ -44,13 +44,12 @@ class Progress:
         """Enter the stage `name`; the one before it is over. Raises Terminated where the run has
         been ended from outside."""
         self._close()
-        self._current = name
-        self._begun[name] = time.perf_counter()
         percent = 100 * self._done / self._total
         self._say(f"{name} {note}".rstrip(), percent)
         mlflow.set_tags({"jobmatch.stage": name, "jobmatch.percent": f"{percent:.0f}"})
         for parent in _running_parents():  # whoever watches one of those sees the stage too
             mlflow.MlflowClient().set_tag(parent, "jobmatch.stage", name)
+        self._current, self._begun = name, time.perf_counter()
 
     def within(self, fraction: float) -> None:
         """The current stage is `fraction` (0..1) through."""
@@ -88,7 +87,7 @@ class Progress:
     def _close(self) -> None:
         if self._current is None:
             return
-        self.seconds[self._current] = time.perf_counter() - self._begun[self._current]
+        self.seconds[self._current] = time.perf_counter() - self._begun
         self._done += self._shares[self._current]
         self._current = None
 

@@ -94,7 +94,7 @@ FILES: dict[str, type] = {
 R = TypeVar("R", Vacancy, Candidate, ProspectList)
 
 
-BATCH_RECORDS = 1000
+BATCH_RECORDS = 250
 
 
 def read(path: Path, record: type[R]) -> dict[str, R]:

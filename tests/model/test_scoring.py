@@ -37,7 +37,12 @@ from steps.corpus import Pairs
 from steps.described import Vectoriser, fit_described
 from steps.evaluate import judge_all
 from steps.failure import StepError
-from steps.featurize import largest_singular, latent_space
+from steps.featurize import (
+    LATENT_POWER,
+    largest_singular,
+    latent_space,
+    weighted_dimensions,
+)
 from steps.fitting import (
     GATE_QUANTILE,
     PROJECTION_RIDGE,
@@ -281,7 +286,7 @@ def test_a_version_from_before_there_was_a_projection_leaves_vacancies_where_the
     (90, 400, 0.05), (400, 90, 0.05),
     (90, 400, 1.0),  # most of what is stored is in the last row: the other half has none
 ])  # fmt: skip
-def test_largest_singular_values_and_vectors_are_those_of_an_exact_decomposition(
+def test_singular_values_and_the_dimensions_made_of_them_are_those_of_an_exact_decomposition(
     rows: int, columns: int, last: float
 ) -> None:
     random = np.random.default_rng(3)
@@ -291,21 +296,27 @@ def test_largest_singular_values_and_vectors_are_those_of_an_exact_decomposition
                                           random_state=1),
         sp.random(1, columns, last, "csr", random_state=2),
     ]).tocsr().astype(np.float32)
-    singular, vectors = largest_singular(documents, 8, random)
-    _, exact, exact_vectors = np.linalg.svd(documents.toarray().astype(np.float64))
+    singular, left = largest_singular(documents, 8, random)
+    exact_left, exact, exact_right = np.linalg.svd(documents.toarray().astype(np.float64))
     np.testing.assert_allclose(singular[::-1], exact[:8], rtol=1e-5)
-    cosine = np.abs((vectors.T[::-1] * exact_vectors[:8]).sum(axis=1))
-    assert cosine.min() > 1 - 1e-5
+    assert np.abs((left[:, ::-1] * exact_left[:, :8]).sum(axis=0)).min() > 1 - 1e-5
+    weights = (exact[:8] / exact[0]) ** LATENT_POWER
+    latent = weighted_dimensions(documents, singular, left)
+    np.testing.assert_allclose(
+        np.abs((latent * exact_right[:8].T).sum(axis=0)), weights, rtol=1e-5)
+    np.testing.assert_allclose(np.linalg.norm(latent, axis=0), weights, rtol=1e-5)
 
 
 def test_one_history_over_and_over_has_one_singular_value() -> None:
     row = sp.random(1, 60, 0.3, "csr", random_state=0).astype(np.float32)
     documents = sp.vstack([row] * 20).tocsr()
-    singular, vectors = largest_singular(documents, 4, np.random.default_rng(0))
+    singular, left = largest_singular(documents, 4, np.random.default_rng(0))
     length = np.sqrt(20) * sp.linalg.norm(row)
     assert singular[-1] == pytest.approx(length, rel=1e-5)
     assert (singular[:-1] < 1e-3 * length).all()
-    np.testing.assert_allclose(np.abs(vectors[:, -1]), row.toarray()[0] / sp.linalg.norm(row),
+    latent = weighted_dimensions(documents, singular, left)
+    assert latent.shape == (60, 1)
+    np.testing.assert_allclose(np.abs(latent[:, 0]), row.toarray()[0] / sp.linalg.norm(row),
                                atol=1e-5)
 
 
