@@ -68,6 +68,14 @@ def _make_term(word: str) -> str:
     return _fold(stem)
 
 
+def terms_of(words: Sequence[str]) -> list[str]:
+    """`term_of` for many distinct words at once, not remembered."""
+    plain = [word for word in words
+             if word.isascii() and word.isalpha() and 1 < len(word) <= LONGEST_WORD]
+    known = dict(zip(plain, terms_of_plain(plain), strict=True))
+    return [known[word] if word in known else _make_term(word) for word in words]
+
+
 def terms_of_plain(texts: Sequence[str]) -> list[str]:
     """The term of each text that matches `PLAIN`: `term_of` for many at once, not remembered."""
     with _stemmer_lock:

@@ -4,7 +4,6 @@ Vacancies and candidates are numbered in the order of their tables. Texts are ke
 that any vocabulary, an older version's too, can be counted without reading a text again.
 """
 
-import hashlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 
@@ -66,7 +65,8 @@ class Corpus:
     requirements: NDArray[np.int64]
     cv: NDArray[np.int64]
     _counts: dict[tuple[str, ...], sp.csr_matrix] = field(default_factory=dict, repr=False)
-    _vectors: dict[bytes, tuple[Vacancies, Candidates]] = field(default_factory=dict, repr=False)
+    _vectors: list[tuple[list[str], Space, Vacancies, Candidates]] = field(
+        default_factory=list, repr=False)
 
     def counts(self, terms: list[str]) -> sp.csr_matrix:
         """Counts of the terms of some vocabulary in every distinct text: (texts × terms)."""
@@ -84,20 +84,29 @@ class Corpus:
         """Vectors of every vacancy and every candidate; made once, whatever the projection. The
         counts that they are made from are forgotten, for the memory: hardly ever has another space
         just these terms."""
-        key = _digest(terms, space)
-        if key not in self._vectors:
-            counts = self.counts(terms)
-            del self._counts[tuple(terms)]
-            bodies = self.bodies @ counts
-            bodies.sort_indices()  # what is in order adds up faster
-            unmoved = replace(space, projection=np.eye(space.latent.shape[1]))
-            self._vectors[key] = (
-                vacancy_vectors(counts[self.title], bodies, unmoved),
-                candidate_vectors(counts[self.cv], space))
-        vacancies, candidates = self._vectors[key]
+        vacancies, candidates = self._known_vectors(terms, space) or self._new_vectors(terms, space)
         with threadpool_limits(1, "blas"):  # how threads divide a product shows in its last bit
             latent = projected(vacancies.latent, space.projection)
         return replace(vacancies, latent=latent), candidates
+
+    def _known_vectors(
+        self, terms: list[str], space: Space
+    ) -> tuple[Vacancies, Candidates] | None:
+        for their_terms, theirs, vacancies, candidates in self._vectors:
+            if their_terms == terms and _same_but_for_the_projection(theirs, space):
+                return vacancies, candidates
+        return None
+
+    def _new_vectors(self, terms: list[str], space: Space) -> tuple[Vacancies, Candidates]:
+        counts = self.counts(terms)
+        del self._counts[tuple(terms)]
+        bodies = self.bodies @ counts
+        bodies.sort_indices()  # what is in order adds up faster
+        unmoved = replace(space, projection=np.eye(space.latent.shape[1]))
+        vacancies = vacancy_vectors(counts[self.title], bodies, unmoved)
+        candidates = candidate_vectors(counts[self.cv], space)
+        self._vectors.append((terms, space, vacancies, candidates))
+        return vacancies, candidates
 
     @property
     def postings(self) -> NDArray[np.int64]:
@@ -181,9 +190,7 @@ def row_batches(rows: int) -> Iterator[slice]:
         yield slice(begin, min(begin + ROWS_AT_ONCE, rows))
 
 
-def _digest(terms: list[str], space: Space) -> bytes:
-    digest = hashlib.blake2b("\n".join(terms).encode())
-    digest.update(repr((space.slope, space.pivot)).encode())
-    digest.update(np.ascontiguousarray(space.idf).data)
-    digest.update(np.ascontiguousarray(space.latent).data)
-    return digest.digest()
+def _same_but_for_the_projection(one: Space, other: Space) -> bool:
+    return ((one.slope, one.pivot) == (other.slope, other.pivot)
+            and np.array_equal(one.idf, other.idf)
+            and (one.latent is other.latent or np.array_equal(one.latent, other.latent)))

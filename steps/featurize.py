@@ -155,21 +155,22 @@ def largest_singular(
     documents: sp.csr_matrix, dimensions: int, generator: np.random.Generator
 ) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
     """The largest singular values, ascending, and their left singular vectors (rows ×
-    dimensions): the eigenvectors of documents · documentsᵀ, with each product in two threads.
+    dimensions): the eigenvectors of documents · documentsᵀ, which is the sum over two halves of the
+    columns, each multiplied in a thread.
 
     To convergence: a randomised SVD that stops early ranks worse (docs/experiments.md).
     """
-    middle = int(np.searchsorted(documents.indptr, documents.nnz / 2))
-    upper, lower = documents[:middle], documents[middle:]
-    upper_t, lower_t = upper.T, lower.T
+    entries = np.cumsum(np.bincount(documents.indices, minlength=documents.shape[1]))
+    middle = int(np.searchsorted(entries, documents.nnz / 2))
+    first, second = documents[:, :middle], documents[:, middle:]
+    first_t, second_t = first.T, second.T
     # the threads of BLAS would wait busily for the next product on the core that scipy's need
     with ThreadPoolExecutor(1) as other, threadpool_limits(1, "blas"):
         def gram(vector: NDArray[np.float32]) -> NDArray[np.float32]:
-            second = other.submit(lambda: lower_t @ vector[middle:])
-            mapped = upper_t @ vector[:middle]
-            mapped += second.result()
-            second = other.submit(lambda: lower @ mapped)
-            return np.concatenate([upper @ mapped, second.result()])
+            beside = other.submit(lambda: second @ (second_t @ vector))
+            mapped = first @ (first_t @ vector)
+            mapped += beside.result()
+            return mapped
 
         rows = documents.shape[0]
         values, vectors = eigsh(

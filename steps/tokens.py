@@ -10,21 +10,22 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import polars as pl
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from jobmatch_pyfunc.text import WORD, term_of
+from jobmatch_pyfunc.text import WORD, terms_of
 
 CHUNK_CHARACTERS = 8_000_000
 """Texts are tokenised in chunks of at most about this size, which bounds the memory."""
 CHUNK_WORDS = 2_000_000
 """Words are counted in chunks of about this size, for the same reason."""
 CHUNKS_OF_FEW = 8
-"""Few texts are cut into about so many chunks, so that words become terms while more are found, and
-both cores count them."""
+"""Few texts are tokenised in about so many chunks, so that words become terms while more are
+found."""
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ class _Numbers:
         numbers = np.fromiter(
             (self._words.setdefault(word, len(self._words)) for word in words), np.int64,
             len(words))
-        new = (term_of(words[at]) for at in np.flatnonzero(numbers >= known))
+        new = terms_of([words[at] for at in np.flatnonzero(numbers >= known)])
         found = [self.terms.setdefault(term, len(self.terms)) if term else -1 for term in new]
         self._term = np.append(self._term, np.array(found, np.int32))
         self._frequency = np.append(self._frequency, np.zeros(len(found), np.int64))
@@ -244,11 +245,11 @@ def _pairs(
 
 
 def _token_chunks(tokens: Tokens) -> Iterator[tuple[int, int]]:
-    """At least one, which may be empty."""
-    words = min(CHUNK_WORDS, 1 + len(tokens.ids) // CHUNKS_OF_FEW)
-    step = max(1, int(words * len(tokens) / max(len(tokens.ids), 1)))
-    for begin in range(0, max(len(tokens), 1), step):
-        yield begin, min(begin + step, len(tokens))
+    """Texts with about as many words each, a chunk for each core where they are few: every chunk
+    looks its pairs up anew. At least one, which may be empty."""
+    words = min(CHUNK_WORDS, 1 + len(tokens.ids) // (os.cpu_count() or 1))
+    starts = np.searchsorted(tokens.offsets, np.arange(words, len(tokens.ids), words))
+    yield from pairwise([0, *np.unique(starts[starts < len(tokens)]).tolist(), len(tokens)])
 
 
 def _columns(keys: NDArray[np.int64], columns: NDArray[np.int64]) -> pl.DataFrame:

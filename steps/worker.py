@@ -27,6 +27,8 @@ from steps.records import FILES
 
 WORTH_STARTING = 10_000_000
 """Bytes of records from which it pays."""
+LAST = 3
+"""So many of the functions that still wait are not handed over before the worker is free."""
 LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 """For the worker: a quarter off each fit, which begins by copying all features
 (docs/performance.md). Other processes that are started later have it too; what the environment
@@ -116,7 +118,9 @@ class Calls(Generic[R]):
 
     def _hand_over(self, executor: ProcessPoolExecutor, path: Path) -> None:
         with self._moving:
-            if not self._waiting:
+            beyond = sum(not future.done() for future in self._elsewhere.values())
+            # the last ones stay here for whoever is free first
+            if not self._waiting or (beyond and len(self._waiting) <= LAST):
                 return
             number = self._waiting.popleft()
             try:

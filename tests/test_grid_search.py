@@ -9,6 +9,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ import joblib
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from sklearn.metrics import get_scorer
+from sklearn.model_selection import GroupKFold
 
 from steps import grid_search, worker
 from steps.corpus import ROWS_AT_ONCE
 from steps.failure import StepError
-from steps.fitting import side_by_side
+from steps.fitting import SCORERS, side_by_side
 from steps.grid_search import Settings, begin_search, search
 from steps.records import FILES
 from tests.conftest import PROJECT
@@ -209,6 +212,42 @@ def test_pairs_that_share_a_row_count_as_rows_of_their_own() -> None:
     apart, _ = search(x[twice], label, groups[twice], weight[twice], HOW)
     shared, _ = search(x, label, groups[twice], weight[twice], HOW, row_of=twice)
     assert shared.scores == pytest.approx(apart.scores, abs=0.02)
+
+
+@pytest.mark.parametrize("scoring", SCORERS)
+def test_a_fold_is_judged_as_the_scorer_judges_its_model(scoring: str) -> None:
+    x, y, groups, weight = rows()
+    how = replace(HOW, scoring=scoring, c_values=(1.0,))
+    grid, logits = search(x, y, groups, weight, how)
+    for fold, (learned, left) in enumerate(GroupKFold(HOW.folds).split(y, y, groups)):
+        model = grid_search.searched_columns(1.0, how).fit(
+            x, y, sample_weight=np.where(np.isin(np.arange(1200), learned), weight, 0))
+        assert grid.scores[fold, 0] == get_scorer(scoring)(model, x[left], y[left])
+        np.testing.assert_array_equal(logits[left], model.decision_function(x[left]))
+
+
+def wait_for(path: Path, _: Any) -> bool:
+    for _ in range(300):
+        if path.exists():
+            return True
+        time.sleep(0.1)
+    return False
+
+
+def touch(path: Path, _: Any) -> None:
+    path.touch()
+
+
+@needs_worker
+def test_what_comes_last_does_not_wait_for_a_worker_that_is_busy(tmp_path: Path) -> None:
+    worker.start()
+    try:
+        calls: worker.Calls[Any] = worker.Calls(
+            [partial(wait_for, tmp_path / "done"), partial(touch, tmp_path / "done")], None)
+        calls.begin()
+        assert calls.results()[0]
+    finally:
+        worker.end()
 
 
 def test_a_fold_where_everybody_was_hired_is_told() -> None:

@@ -26,8 +26,8 @@ from steps.tokens import (
 )
 
 UNLIMITED = 10**9
-WORDS = ["java", "Gestão", "gestao", "gestões", "c++", "C#", "sql", "projetos", "projeto", "de",
-         "a", "2019", "s/4hana", ".net", "análise", "SAP", "•", "\n", "ação"]  # fmt: skip
+WORDS = ["java", "x" * 41, "k", "é", "Gestão", "gestao", "gestões", "c++", "C#", "sql",
+         "projetos", "projeto", "de", "a", "2019", "s/4hana", ".net", "análise", "SAP", "•", "\n", "ação"]  # fmt: skip
 plausible = st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join)
 anything = st.text(max_size=40)
 awkward = st.text(alphabet="aÃãéÇçßİıſKΣσ\u0301ﬁªº+#_-.,0129 \n\t\u00a0\u2028😀", max_size=40)
@@ -79,6 +79,17 @@ def test_chunks_change_nothing(some: list[str]) -> None:
     assert parts.written == whole.written
     np.testing.assert_array_equal(parts.ids, whole.ids)
     np.testing.assert_array_equal(parts.offsets, whole.offsets)
+
+
+@given(texts, st.integers(1, 5))
+def test_chunks_of_words_change_no_count(some: list[str], size: int) -> None:
+    tokens = tokenise(some)
+    whole = count_all(tokens, each_a_document(tokens), 1)
+    with pytest.MonkeyPatch().context() as small:
+        small.setattr(columnar, "CHUNK_WORDS", size)
+        parts = count_all(tokens, each_a_document(tokens), 1)
+    np.testing.assert_array_equal(parts.keys, whole.keys)
+    np.testing.assert_array_equal(parts.matrix.toarray(), whole.matrix.toarray())
 
 
 def test_progress_is_reported_up_to_the_whole() -> None:

@@ -282,20 +282,18 @@ def test_a_version_from_before_there_was_a_projection_leaves_vacancies_where_the
     np.testing.assert_array_equal(read_space(tmp_path)[1].projection, np.eye(2))
 
 
-@pytest.mark.parametrize(("rows", "columns", "last"), [
-    (90, 400, 0.05), (400, 90, 0.05),
-    (90, 400, 1.0),  # most of what is stored is in the last row: the other half has none
-])  # fmt: skip
+@pytest.mark.parametrize("heavy", [None, 0, -1])  # one column that holds most: a half has no other
+@pytest.mark.parametrize(("rows", "columns"), [(90, 400), (400, 90)])
 def test_singular_values_and_the_dimensions_made_of_them_are_those_of_an_exact_decomposition(
-    rows: int, columns: int, last: float
+    rows: int, columns: int, heavy: int | None
 ) -> None:
     random = np.random.default_rng(3)
-    strength = sp.diags(np.geomspace(1, 0.01, rows))
-    documents = sp.vstack([
-        strength.tocsr()[:-1] @ sp.random(rows, columns, 0.05 if last < 1 else 0.002, "csr",
-                                          random_state=1),
-        sp.random(1, columns, last, "csr", random_state=2),
-    ]).tocsr().astype(np.float32)
+    strength = sp.diags(np.geomspace(1, 0.01, rows)).tocsr()
+    share = 0.05 if heavy is None else 0.5 / columns
+    documents = (strength @ sp.random(rows, columns, share, "csr", random_state=1)).tolil()
+    if heavy is not None:
+        documents[:, heavy] = random.random((rows, 1))
+    documents = documents.tocsr().astype(np.float32)
     singular, left = largest_singular(documents, 8, random)
     exact_left, exact, exact_right = np.linalg.svd(documents.toarray().astype(np.float64))
     np.testing.assert_allclose(singular[::-1], exact[:8], rtol=1e-5)
