@@ -27,7 +27,8 @@ from steps.tokens import (
 
 UNLIMITED = 10**9
 WORDS = ["java", "x" * 41, "k", "é", "Gestão", "gestao", "gestões", "c++", "C#", "sql",
-         "projetos", "projeto", "de", "a", "2019", "s/4hana", ".net", "análise", "SAP", "•", "\n", "ação"]  # fmt: skip
+         "projetos", "projeto", "de", "a", "2019", "s/4hana", ".net", "análise", "SAP", "•", "\n",
+         "ação"]  # fmt: skip
 plausible = st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join)
 anything = st.text(max_size=40)
 awkward = st.text(alphabet="aÃãéÇçßİıſKΣσ\u0301ﬁªº+#_-.,0129 \n\t\u00a0\u2028😀", max_size=40)
