@@ -84,8 +84,7 @@ def _begin(parent: int) -> None:
     end_with(parent)
     # where psutil is there, loky ends a worker whose memory grows, as that of this one must
     process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
-    from sklearn import linear_model, metrics, model_selection  # noqa: F401  what takes so long
-
+    from steps import grid_search  # noqa: F401  scikit-learn with it, which takes so long
     from steps.convergence import silence_unconverged
 
     silence_unconverged()
