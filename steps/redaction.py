@@ -14,9 +14,14 @@ _NO_YEAR = r"(?:[03-9][0-9]{3}|1[0-8][0-9]{2}|2[1-9][0-9]{2})"
 _COUNTRY = r"(?:55[ ().+-]*)?"
 _AREA = r"(?:0(?:[x*]{2}|[0-9]{2})?[ .-]*)?"  # with the trunk prefix: 0, 0xx, 0**, 015
 _CELL = r"9[ .-]?[0-9]{4}[ .-]*[0-9]{4}"
+# Portuguese, English or Spanish; any word would make the automaton a quarter slower on real CVs
+_MONTH = (
+    r"(?:jan|ene|fev|feb|mar|abr|apr|mai|may|jun|jul|ago|aug|set|sep|out|oct|nov|dez|dec|dic)"
+    r"[a-zç]{0,7}"
+)
 _DAY = (
     r"[0-9]{1,2}[ \t]*[/.-][ \t]*[0-9]{1,2}[ \t]*[/.-][ \t]*[0-9]{2,4}"
-    r"|[0-9]{1,2}[º°o]? (?:de )?[a-zç]{3,9}\.?(?: de|,)? [0-9]{4}"
+    r"|[0-9]{1,2}[º°o]? (?:de )?" + _MONTH + r"\.?(?: de|,)? [0-9]{4}"
 )
 _EITHER = r"(?: ?(?:\( ?[ao] ?\)|/[ao]" + _B + "))"  # casado(a), casado/a
 _MARITAL = (
