@@ -70,7 +70,7 @@ def _make_term(word: str) -> str:
 
 def terms_of(words: Sequence[str]) -> list[str]:
     """`term_of` for many distinct words at once, not remembered."""
-    plain = [word for word in words
+    plain = [word for word in words  # those that match `PLAIN`, in half of the time
              if word.isascii() and word.isalpha() and 1 < len(word) <= LONGEST_WORD]
     known = dict(zip(plain, terms_of_plain(plain), strict=True))
     return [known[word] if word in known else _make_term(word) for word in words]

@@ -71,10 +71,11 @@ class Corpus:
     def counts(self, terms: list[str]) -> sp.csr_matrix:
         """Counts of the terms of some vocabulary in every distinct text: (texts × terms)."""
         key = tuple(terms)
-        if key not in self._counts:
-            vocabulary = vocabulary_of(self.tokens, terms)
-            self._counts[key] = count_matrix(self.tokens, vocabulary)
-        return self._counts[key]
+        counts = self._counts.get(key)  # which another thread may forget meanwhile
+        if counts is None:
+            counts = count_matrix(self.tokens, vocabulary_of(self.tokens, terms))
+            self._counts[key] = counts
+        return counts
 
     def remember_counts(self, terms: list[str], counts: sp.csr_matrix) -> None:
         """Counts that are known already."""
@@ -99,7 +100,7 @@ class Corpus:
 
     def _new_vectors(self, terms: list[str], space: Space) -> tuple[Vacancies, Candidates]:
         counts = self.counts(terms)
-        del self._counts[tuple(terms)]
+        self._counts.pop(tuple(terms), None)
         bodies = self.bodies @ counts
         bodies.sort_indices()  # what is in order adds up faster
         unmoved = replace(space, projection=np.eye(space.latent.shape[1]))

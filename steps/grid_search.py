@@ -11,7 +11,6 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 from sklearn import config_context
-from sklearn.base import clone
 from sklearn.linear_model import LogisticRegression
 from sklearn.metrics import get_scorer
 from sklearn.model_selection import GroupKFold
@@ -20,9 +19,11 @@ from sklearn.utils import check_random_state
 from steps.failure import StepError
 from steps.worker import Calls
 
-DUAL_TOLERANCE, SEARCH_TOLERANCE = 0.1, 0.3
-"""Of what ships, and of a grid's fits: logits then differ from those at 0.0001 by up to 0.01 and
-0.03 in the mean (docs/performance.md)."""
+DUAL_TOLERANCE = 0.1
+"""Of what ships: its logits differ by less than 0.01 in the mean from those at 0.0001."""
+SEARCH_TOLERANCE = 0.3
+"""Of a grid's fits, whose out-of-fold logits the calibration and the threshold look at too: by less
+than 0.03 in the mean (docs/performance.md)."""
 WORTH_SHARING = 3_000_000
 """Stored features times fits from which the worker takes part in a search: a tenth of a second."""
 
@@ -158,11 +159,9 @@ class Search:
         order = np.argsort(how.c_values, kind="stable")[::-1]
         self._order = [(fold, int(c)) for c in order for fold in range(len(folds))]
         scorer = get_scorer(how.scoring)
-        held = [np.unique(row_of[test], return_inverse=True) for test in self._tests]
         self._calls = Calls([
-            partial(_fit_fold, label=label, weight=learned[fold], rows=held[fold][0],
-                    row_of=held[fold][1], y=y[self._tests[fold]],
-                    model=regression(how.c_values[c], how), scorer=scorer)
+            partial(_fit_fold, label=label, weight=learned[fold], rows=row_of[self._tests[fold]],
+                    y=y[self._tests[fold]], model=regression(how.c_values[c], how), scorer=scorer)
             for fold, c in self._order], x)
 
     def begin(self) -> None:
@@ -191,25 +190,16 @@ def _row_weights(weight: NDArray, row_of: NDArray, test: NDArray, rows: int) -> 
 
 
 def _fit_fold(
-    x: sp.csr_matrix | NDArray, label: NDArray, weight: NDArray, rows: NDArray, row_of: NDArray,
-    y: NDArray, model: LogisticRegression, scorer: Scoring,
+    x: sp.csr_matrix | NDArray, label: NDArray, weight: NDArray, rows: NDArray, y: NDArray,
+    model: LogisticRegression, scorer: Scoring,
 ) -> _Fold:
-    """rows: the distinct ones that the weights leave out; row_of, y: a number in them and an
-    outcome for every pair that they stand for."""
-    # what is fitted comes from the features, and its settings have been checked
+    # what is fitted comes from the features, its settings have been checked, and logits that are no
+    # numbers would not pass the calibration
     with config_context(assume_finite=True, skip_parameter_validation=True):
         model.fit(x, label, sample_weight=weight)
-        logits = model.decision_function(x[rows])[row_of]
-        score = scorer(_of_logits(model), logits[:, None], y)
-    return _Fold(float(score), logits, bool(np.max(model.n_iter_) >= model.max_iter))
-
-
-def _of_logits(model: LogisticRegression) -> LogisticRegression:
-    """Answers every scorer as the fitted model does, but from its logits as the one feature."""
-    identity = clone(model)
-    identity.classes_, identity.coef_, identity.intercept_ = (
-        model.classes_, np.ones((1, 1)), np.zeros(1))
-    return identity
+        held = x[rows]
+        return _Fold(float(scorer(model, held, y)), model.decision_function(held),
+                     bool(np.max(model.n_iter_) >= model.max_iter))
 
 
 def _spread_folds(y: NDArray, groups: NDArray, how: Settings) -> list:

@@ -95,6 +95,7 @@ R = TypeVar("R", Vacancy, Candidate, ProspectList)
 
 
 BATCH_RECORDS = 250
+"""Few enough for both cores to have some where there are a thousand."""
 
 
 def read(path: Path, record: type[R]) -> dict[str, R]:

@@ -39,7 +39,7 @@ def run_step(entry_point: str, model: type[P], body: Callable[[P], None]) -> Non
     """
     _quiet()
     gc.freeze()  # what has been imported stays: looking through it again is 4 % of a training
-    gc.enable()
+    gc.enable()  # a training imports without it
     for number in STOP:
         signal.signal(number, _terminate)
     try:

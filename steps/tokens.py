@@ -58,7 +58,7 @@ def tokenise(texts: Sequence[str], report: Callable[[float], None] = lambda _: N
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # polars lets go of the interpreter's lock
         found = threads.map(lambda chunk: _words(texts[slice(*chunk)]), chunks)
         for (_, end), (per_text, distinct, frequency, entries) in zip(chunks, found, strict=True):
-            terms = numbers.terms_of(distinct, frequency)
+            terms = numbers.term_numbers(distinct, frequency)
             kept.append(threads.submit(_terms_only, per_text, terms, entries))
             report(end / len(texts))
     parts = [(np.zeros(0, np.int64), np.zeros(0, np.int32)), *(future.result() for future in kept)]
@@ -111,7 +111,7 @@ class _Numbers:
         """Of each word; −1 where it carries no meaning."""
         self._frequency = np.zeros(0, np.int64)
 
-    def terms_of(self, words: list[str], frequency: NDArray[np.int64]) -> NDArray[np.int32]:
+    def term_numbers(self, words: list[str], frequency: NDArray[np.int64]) -> NDArray[np.int32]:
         """Numbers of the terms of some distinct words; frequency: how often each occurs here."""
         known = len(self._words)
         numbers = np.fromiter(

@@ -28,7 +28,8 @@ from steps.records import FILES
 WORTH_STARTING = 10_000_000
 """Bytes of records from which it pays."""
 LAST = 3
-"""So many of the functions that still wait are not handed over before the worker is free."""
+"""While no more functions than these wait, the worker gets one only when it is free: what it holds
+and has not begun cannot be taken back."""
 LARGE_PAGES = "GLIBC_TUNABLES", "glibc.malloc.hugetlb=1"
 """For the worker: a quarter off each fit, which begins by copying all features
 (docs/performance.md). Other processes that are started later have it too; what the environment
@@ -112,14 +113,13 @@ class Calls(Generic[R]):
             self._folder = _temporary_folder()
             path = Path(self._folder.name) / "value"
             joblib.dump(self._value, path)
-            for _ in range(2):  # one that it does, and the next
+            for _ in range(2):  # one that it does and, of many, the next
                 self._hand_over(_executor, path)
 
     def _hand_over(self, executor: ProcessPoolExecutor, path: Path) -> None:
         with self._moving:
-            beyond = sum(not future.done() for future in self._elsewhere.values())
-            # the last ones stay here for whoever is free first
-            if not self._waiting or (beyond and len(self._waiting) <= LAST):
+            busy = any(not future.done() for future in self._elsewhere.values())
+            if not self._waiting or (busy and len(self._waiting) <= LAST):
                 return
             number = self._waiting.popleft()
             try:
