@@ -137,7 +137,8 @@ def unit_rows(matrix: sp.csr_matrix) -> sp.csr_matrix:
 
 
 def _scaled(matrix: sp.csr_matrix, factor: Floats) -> sp.csr_matrix:
-    return _with_data(matrix, matrix.data * np.repeat(factor, np.diff(matrix.indptr)))
+    factors = np.repeat(factor, np.diff(matrix.indptr))
+    return _with_data(matrix, np.multiply(matrix.data, factors, dtype=matrix.dtype))
 
 
 def _with_data(matrix: sp.csr_matrix, data: Floats) -> sp.csr_matrix:

@@ -85,8 +85,10 @@ class Corpus:
         """Vectors of every vacancy and every candidate; made once, whatever the projection. The
         counts that they are made from are forgotten, for the memory: hardly ever has another space
         just these terms."""
-        vacancies, candidates = self._known_vectors(terms, space) or self._new_vectors(terms, space)
-        with threadpool_limits(1, "blas"):  # how threads divide a product shows in its last bit
+        # how threads divide a product shows in its last bit, and they would wait busily for another
+        with threadpool_limits(1, "blas"):
+            vacancies, candidates = (
+                self._known_vectors(terms, space) or self._new_vectors(terms, space))
             latent = projected(vacancies.latent, space.projection)
         return replace(vacancies, latent=latent), candidates
 

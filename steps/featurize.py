@@ -128,7 +128,7 @@ def latent_space(
     """
     n_people = int(pairs.person.max()) + 1
     put_forward = sp.csr_matrix(
-        (np.ones(len(pairs)), (pairs.person, pairs.vacancy)),
+        (np.ones(len(pairs), np.float32), (pairs.person, pairs.vacancy)),
         shape=(n_people, bodies_and_titles.shape[0]),
     )
     cv_of = np.full(n_people, -1)
@@ -136,15 +136,14 @@ def latent_space(
     several = np.diff(put_forward.indptr) > 1
     generator = np.random.default_rng(seed)
     told = drawn(np.flatnonzero(several | (cv_of >= 0)), LATENT_DOCUMENTS, generator)
-    jobs = put_forward[told] @ bodies_and_titles
+    jobs = put_forward[told] @ _single(bodies_and_titles)
     with_cv = np.flatnonzero(cv_of[told] >= 0)
-    placed = sp.csr_matrix((np.ones(len(with_cv)), (with_cv, np.arange(len(with_cv)))),
+    placed = sp.csr_matrix((np.ones(len(with_cv), np.float32), (with_cv, np.arange(len(with_cv)))),
                            shape=(len(told), len(with_cv)))
-    cvs = placed @ unit_rows(tf_idf(counts[text_of_cv[cv_of[told[with_cv]]]], space.idf))
+    cvs = placed @ _single(unit_rows(tf_idf(counts[text_of_cv[cv_of[told[with_cv]]]], space.idf)))
     # a person with a CV and several vacancies tells both what jobs and what CVs belong together
     extra = unit_rows(jobs[np.flatnonzero(several[told] & (cv_of[told] >= 0))])
     documents = sp.vstack([unit_rows((jobs + cvs).tocsr()), extra]).tocsr()
-    documents.data = documents.data.astype(np.float32)  # the matrix's own astype would sort it
     dimensions = min(dimensions, min(documents.shape) - 1)
     if dimensions < 1 or not documents.nnz:
         return np.zeros((counts.shape[1], 1))
@@ -329,6 +328,12 @@ def featurize(p: FeaturizeParameters) -> None:
     print(f"{len(corpus.tokens):,} distinct texts, {len(corpus.tokens.ids):,} words, vacancies "
           f"from {first_day} on are held out")
     reuse.mark("featurize", digest)
+
+
+def _single(matrix: sp.csr_matrix) -> sp.csr_matrix:
+    """In single precision; the matrix's own `astype` would sort its entries."""
+    return sp.csr_matrix(
+        (matrix.data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
 
 
 def _one_hot(texts: Sequence[int] | NDArray, size: int) -> sp.csr_matrix:
