@@ -143,8 +143,10 @@ class Supervisor:
             self._state.keep_only(*others)
         elif self._failures[current] >= FAILURES_BEFORE_DISCARDING:
             _log.info("version %d does not load from disk; discarded", current.number)
-            self._state.point(None)
+            # off the disk first: the follower, in its thread, would take what is there without
+            # being pointed to for a version to go back to
             self._state.keep_only()
+            self._state.point(None)
 
     def _sleep(self, seconds: float) -> None:
         until = time.monotonic() + seconds

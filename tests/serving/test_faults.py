@@ -17,6 +17,8 @@ import pytest
 import requests
 
 from serving.settings import Settings, SettingsError, without_credentials
+from serving.state import StateDirectory, Version
+from serving.supervisor import Supervisor
 from tests.conftest import PROJECT, Store
 from tests.processes import alive, children
 from tests.serving.conftest import (
@@ -254,6 +256,23 @@ def test_a_copy_that_breaks_while_it_serves_is_downloaded_anew(
         served.answers_with(1)
 
 
+def test_a_discarded_version_is_off_the_disk_before_nothing_points_to_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    state, version = StateDirectory(tmp_path), Version(1, 1)
+    state.take()
+    state.path(version).mkdir()
+    state.point(version)
+    supervisor = Supervisor(Settings("127.0.0.1", 5002, 1, tmp_path, 5, 120))
+    there: list[bool] = []
+    point = StateDirectory.point
+    monkeypatch.setattr(StateDirectory, "point", lambda self, to: (
+        there.append(self.has(version)), point(self, to)))
+    while state.current():
+        supervisor._fall_back()
+    assert there == [False]
+
+
 @pytest.mark.slow
 def test_the_registry_stopped_for_a_minute_loses_nothing(
     registry: Registry, tmp_path: Path
@@ -341,6 +360,7 @@ def test_a_model_that_fails_on_a_request_says_so_and_answers_the_next(
 
 
 def test_a_body_that_does_not_arrive_is_given_up_after_a_minute(served: Served) -> None:
+    served.answers_with(1)  # a swap would wait for the request
     host, port = served.url.removeprefix("http://").split(":")
     began = time.monotonic()
     with socket.create_connection((host, int(port)), timeout=90) as connection:
