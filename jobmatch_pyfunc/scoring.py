@@ -97,7 +97,7 @@ def tf_idf(counts: sp.csr_matrix, idf: Floats) -> sp.csr_matrix:
     weights = np.log(counts.data, dtype=np.float64)
     weights += 1
     weights *= idf[counts.indices]
-    return _with_data(counts, weights)
+    return with_data(counts, weights)
 
 
 def lengths(matrix: sp.csr_matrix) -> Floats:
@@ -125,23 +125,24 @@ def candidate_vectors(cvs: sp.csr_matrix, space: Space) -> Candidates:
     weights = tf_idf(cvs, space.idf)
     length = lengths(weights)
     pivoted = _scaled(weights, 1 / ((1 - space.slope) * space.pivot + space.slope * length))
-    pivoted = _with_data(pivoted, pivoted.data * space.relative_idf[pivoted.indices])
+    pivoted = with_data(pivoted, pivoted.data * space.relative_idf[pivoted.indices])
     unit = unit_rows(weights)
     return Candidates(pivoted, unit, _unit(map_to_latent(unit, space.latent)))
 
 
 def unit_rows(matrix: sp.csr_matrix) -> sp.csr_matrix:
-    """Each row divided by its L2 norm; empty rows stay empty."""
+    """Each row divided by its L2 norm, in the matrix's precision; empty rows stay empty."""
     length = lengths(matrix)
     return _scaled(matrix, 1 / np.where(length > 0, length, 1))
 
 
 def _scaled(matrix: sp.csr_matrix, factor: Floats) -> sp.csr_matrix:
     factors = np.repeat(factor, np.diff(matrix.indptr))
-    return _with_data(matrix, np.multiply(matrix.data, factors, dtype=matrix.dtype))
+    return with_data(matrix, np.multiply(matrix.data, factors, dtype=matrix.dtype))
 
 
-def _with_data(matrix: sp.csr_matrix, data: Floats) -> sp.csr_matrix:
+def with_data(matrix: sp.csr_matrix, data: NDArray[np.floating]) -> sp.csr_matrix:
+    """The matrix with other numbers in the same places."""
     other = copy(matrix)  # shares the indices; the constructor would check them all once more
     other.data = data
     return other

@@ -24,7 +24,15 @@ from scipy.sparse.linalg import LinearOperator, eigsh
 from threadpoolctl import threadpool_limits
 
 from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
-from jobmatch_pyfunc.scoring import Floats, Space, lengths, tf_idf, unit_rows, vacancy_vectors
+from jobmatch_pyfunc.scoring import (
+    Floats,
+    Space,
+    lengths,
+    tf_idf,
+    unit_rows,
+    vacancy_vectors,
+    with_data,
+)
 from steps import features as feature_files
 from steps import ingest, reuse
 from steps.corpus import (
@@ -195,10 +203,8 @@ def weighted_dimensions(
         latent[:, columns] = documents.T @ weighted[:, columns]
 
     half = len(singular) // 2
-    with ThreadPoolExecutor(1) as other:
-        second = other.submit(place, slice(half, None))
-        place(slice(half))
-        second.result()
+    with ThreadPoolExecutor(2) as threads:
+        list(threads.map(place, (slice(half), slice(half, None))))  # raises what they raise
     return latent
 
 
@@ -332,8 +338,7 @@ def featurize(p: FeaturizeParameters) -> None:
 
 def _single(matrix: sp.csr_matrix) -> sp.csr_matrix:
     """In single precision; the matrix's own `astype` would sort its entries."""
-    return sp.csr_matrix(
-        (matrix.data.astype(np.float32), matrix.indices, matrix.indptr), shape=matrix.shape)
+    return with_data(matrix, matrix.data.astype(np.float32))
 
 
 def _one_hot(texts: Sequence[int] | NDArray, size: int) -> sp.csr_matrix:
