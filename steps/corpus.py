@@ -187,6 +187,16 @@ def drawn(
     return np.sort(generator.choice(numbers, count, replace=False))
 
 
+def weights_of_drawn(rows: NDArray[np.bool_], count: int, seed: int) -> NDArray[np.float64]:
+    """Of the marked rows at most so many are drawn, and weigh for all of them: the weight of each
+    row, 0 of those not drawn, 1 of those not marked."""
+    marked = np.flatnonzero(rows)
+    told = drawn(marked, count, np.random.default_rng(seed))
+    weight = np.where(rows, 0.0, 1.0)
+    weight[told] = len(marked) / max(len(told), 1)
+    return weight
+
+
 def row_batches(rows: int) -> Iterator[slice]:
     """So many rows, at most `ROWS_AT_ONCE` at a time."""
     for begin in range(0, rows, ROWS_AT_ONCE):

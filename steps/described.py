@@ -10,12 +10,14 @@ from numpy.typing import NDArray
 
 from jobmatch_pyfunc.scoring import sigmoid, unit_rows
 from jobmatch_pyfunc.storage import read_json, write_json
-from steps.corpus import Corpus, Pairs
+from steps.corpus import Corpus, Pairs, weights_of_drawn
 from steps.fitting import TrainParameters, side_by_side
 from steps.grid_search import begin_search, many_columns
 from steps.memory import give_back
 
 FIELDS = ("activities", "requirements", "cv")
+NOT_HIRED = 10_000
+"""C is searched for with at most so many people who were not hired; all are learned from then."""
 
 
 @dataclass(frozen=True)
@@ -76,8 +78,9 @@ def _best_c(x: sp.csr_matrix, corpus: Corpus, pairs: Pairs, p: TrainParameters) 
     if folds < 2:  # all its hires are of one vacancy: there is nothing to search on
         return float(np.median(p.grid_search_c_values))
     how = replace(p.grid, folds=folds)
+    weight = weights_of_drawn(pairs.hired == 0, NOT_HIRED, p.random_state)
     give_back()  # the worker needs memory now
-    grid, _ = begin_search(x, pairs.hired, posting, np.ones(len(pairs)), how).result()
+    grid, _ = begin_search(x, pairs.hired, posting, weight, how).result()
     return grid.best_c
 
 

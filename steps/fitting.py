@@ -23,7 +23,7 @@ from jobmatch_pyfunc.scoring import (
     projected,
     sigmoid,
 )
-from steps.corpus import Pairs, drawn, row_batches
+from steps.corpus import Pairs, drawn, row_batches, weights_of_drawn
 from steps.failure import StepError
 from steps.featurize import FeaturizeParameters
 from steps.grid_search import (
@@ -32,6 +32,7 @@ from steps.grid_search import (
     Settings,
     begin_search,
     few_columns,
+    fit_weighted,
     many_columns,
     search,
 )
@@ -60,6 +61,9 @@ PLAUSIBLE_AUC, IMPLAUSIBLE_AUC = 0.76, 0.85
 """A single column that tells the outcome better than the second must have seen it, unless so few
 were hired that it could be the first: on real records no column that has not seen it tells more
 (docs/model.md)."""
+UNDECIDED_KINDS = 5_000
+"""At least so many kinds of undecided pairs are learned from, where there are so many, and as many
+as there are of others: more tell nothing that these do not (docs/experiments.md)."""
 LEAK_PAIRS = 10_000
 """A leak is looked for in at most so many pairs of each outcome: what tells so much shows there."""
 
@@ -285,7 +289,9 @@ class HireRows:
     """What the hire is learned from: every pair with a known outcome, with or without a CV.
 
     An undecided pair counts as not hired, with less weight; the pairs of a vacancy with n pairs
-    weigh √n together, so that a vacancy with a hundred prospects does not drown the others.
+    weigh √n together, so that a vacancy with a hundred prospects does not drown the others. Of
+    many kinds with undecided pairs only, some are drawn, which weigh for the others: those are not
+    learned from (Horvitz & Thompson, JASA 1952).
     """
 
     pairs: Pairs
@@ -311,6 +317,9 @@ def hire_rows(data: Data, p: TrainParameters) -> HireRows:
     distinct, row_of = alike(pairs)
     per_vacancy = np.bincount(pairs.vacancy)[pairs.vacancy]
     weight = np.where(pairs.undecided, p.undecided_weight, 1) / np.sqrt(per_vacancy)
+    decided = np.bincount(row_of, weights=~pairs.undecided) > 0
+    weight *= weights_of_drawn(
+        ~decided, max(UNDECIDED_KINDS, int(decided.sum())), p.random_state)[row_of]
     return HireRows(pairs, posting, weight, data.age[kept],
                     hire_features(data, pairs.where(distinct)), distinct, row_of)
 
@@ -331,9 +340,9 @@ def fit_hire(
         unseen = np.ones(len(y), bool)
     else:
         grid, logits, unseen = found.hire_grid, found.logits, found.unseen
-    model = many_columns(grid.best_c, p.grid).fit(
-        learned.x, y[learned.distinct],
-        sample_weight=np.bincount(learned.row_of, weights=learned.weight))
+    model = fit_weighted(
+        many_columns(grid.best_c, p.grid), learned.x, y[learned.distinct],
+        np.bincount(learned.row_of, weights=learned.weight))
     platt = LogisticRegression(C=1e9, solver="newton-cholesky").fit(
         logits[:, None], y, sample_weight=unseen * 0.5 ** (learned.age / CALIBRATION_HALF_LIFE))
     terms = data.candidates.unit.shape[1]

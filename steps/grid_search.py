@@ -115,7 +115,8 @@ def search(
     """Grid search over C with folds grouped by vacancy (by its text: reposts stay together).
 
     y, groups, weight: one value a pair; row_of: the row of x with its features, which it shares
-    only with pairs of the same group and outcome (by default each has a row of its own).
+    only with pairs of the same group and outcome (by default each has a row of its own). A pair
+    that weighs nothing is not learned from, and has an out-of-fold logit as the others.
     `silence_unconverged` is called before, or each fit that stops warns.
     Returns the grid and, for the best C, the out-of-fold logit of every pair.
     Raises StepError where fewer groups than folds hold a positive, or a fold holds nothing else.
@@ -182,8 +183,17 @@ class Search:
         return grid, out_of_fold
 
 
+def fit_weighted(
+    model: LogisticRegression, x: sp.csr_matrix | NDArray, y: NDArray, weight: NDArray
+) -> LogisticRegression:
+    """The model, fitted on the rows that weigh something: liblinear would copy all of them, twice,
+    before it leaves the others out."""
+    told = np.flatnonzero(weight)
+    return model.fit(x[told], y[told], sample_weight=weight[told])
+
+
 def _row_weights(weight: NDArray, row_of: NDArray, test: NDArray, rows: int) -> NDArray[np.float64]:
-    """A weight of 0 leaves a row out, without copying the others."""
+    """The weight of each row where the pairs of one fold are not learned from."""
     learned = weight.copy()
     learned[test] = 0
     return np.bincount(row_of, weights=learned, minlength=rows).astype(np.float64, copy=False)
@@ -196,7 +206,7 @@ def _fit_fold(
     # what is fitted comes from the features, its settings have been checked, and logits that are no
     # numbers would not pass the calibration
     with config_context(assume_finite=True, skip_parameter_validation=True):
-        model.fit(x, label, sample_weight=weight)
+        fit_weighted(model, x, label, weight)
         held = x[rows]
         return _Fold(float(scorer(model, held, y)), model.decision_function(held),
                      bool(np.max(model.n_iter_) >= model.max_iter))

@@ -19,7 +19,7 @@ import pytest
 import scipy.sparse as sp
 
 from steps import grid_search, worker
-from steps.corpus import ROWS_AT_ONCE
+from steps.corpus import ROWS_AT_ONCE, weights_of_drawn
 from steps.failure import StepError
 from steps.fitting import side_by_side
 from steps.grid_search import Settings, begin_search, search
@@ -210,6 +210,27 @@ def test_pairs_that_share_a_row_count_as_rows_of_their_own() -> None:
     apart, _ = search(x[twice], label, groups[twice], weight[twice], HOW)
     shared, _ = search(x, label, groups[twice], weight[twice], HOW, row_of=twice)
     assert shared.scores == pytest.approx(apart.scores, abs=0.02)
+
+
+def test_a_pair_that_weighs_nothing_is_scored_but_not_learned_from() -> None:
+    x, y, groups, weight = rows()
+    left_out = np.arange(1200) % 4 == 0
+    weight[left_out] = 0
+    how = replace(HOW, c_values=(1.0,))  # they count where the best C is chosen
+    _, logits = search(x, y, groups, weight, how)
+    x.data[np.repeat(left_out, np.diff(x.indptr))] *= -1
+    _, again = search(x, y, groups, weight, how)
+    assert np.array_equal(logits[~left_out], again[~left_out])
+    assert np.abs(logits - again)[left_out].min() > 1e-6
+
+
+def test_those_drawn_weigh_for_all_of_their_kind() -> None:
+    marked = np.arange(1000) % 3 > 0
+    weight = weights_of_drawn(marked, 100, seed=1)
+    assert (weight[~marked] == 1).all()
+    assert (weight[marked] > 0).sum() == 100
+    assert weight[marked].sum() == pytest.approx(marked.sum())
+    assert (weights_of_drawn(marked, 1000, seed=1) == 1).all()
 
 
 def test_a_search_stops_early_but_near_the_end() -> None:
