@@ -21,8 +21,11 @@ from jobmatch_pyfunc.text import BESIDE_WORDS, PLAIN, terms_of_plain, words
 BLOCK_BYTES, TOGETHER = 4_000_000, 16
 """Texts are counted in blocks of about this size, and the pieces of so many blocks looked up
 together; both bound the memory."""
-_REMEMBERED, _REMEMBERED_SEVERAL, _LONGEST_REMEMBERED = 1_000_000, 200_000, 24
-_NONE, _NEW = -1, np.iinfo(np.int32).min
+_REMEMBERED, _REMEMBERED_SEVERAL = 1_000_000, 200_000
+LONGEST_REMEMBERED = 24
+"""Longer pieces, such as addresses of pages, hardly come again."""
+NONE, NEW = -1, np.iinfo(np.int32).min
+"""Codes of a piece without a word, and of one that has not been met."""
 
 
 class BatchCounter:
@@ -46,28 +49,28 @@ class BatchCounter:
                 self._column[first] = column
         self._pairs = pd.Index(list(pairs), dtype=np.int64)
         self._pair_column = np.fromiter(pairs.values(), np.int32, len(pairs))
-        self._number[""] = _NONE
+        self._number[""] = NONE
         self._known = _Known()
 
     def count(self, texts: pa.LargeStringArray) -> sp.csr_matrix:
         """How often each term occurs in each text: (texts × terms), float32, columns in ascending
         order."""
-        blocks = _blocks(texts)
+        some_blocks = blocks(pc.binary_length(texts).to_numpy())
         counts: list[sp.csr_matrix] = []
-        while some := [_cut(block) for block in islice(blocks, TOGETHER)]:
+        while some := [cut(texts[block]) for block in islice(some_blocks, TOGETHER)]:
             counts += self._counts(some)
         return sp.vstack(counts, format="csr")
 
-    def _counts(self, blocks: Sequence["_Pieces"]) -> Iterator[sp.csr_matrix]:
+    def _counts(self, blocks: Sequence["Pieces"]) -> Iterator[sp.csr_matrix]:
         distinct = pa.concat_arrays([block.distinct for block in blocks])
-        # `Java, ` and `java ` hold the same
-        bare = pc.ascii_lower(pc.utf8_trim(distinct, BESIDE_WORDS)).dictionary_encode()
-        codes, known = self._codes(bare.dictionary)
-        code = codes[np.asarray(bare.indices)]
+        bare, number = bare_pieces(distinct)
+        codes, known = self._codes(bare)
+        code = codes[number]
         begin = 0
         for block in blocks:
             end = begin + len(block.distinct)
-            yield self._matrix(*_words(code[begin:end][block.number], block.bounds, known))
+            yield self._matrix(
+                *words_of(code[begin:end][block.number], block.bounds, known.several))
             begin = end
 
     def _matrix(self, word: NDArray[np.int32], sizes: NDArray[np.int32]) -> sp.csr_matrix:
@@ -93,14 +96,14 @@ class BatchCounter:
         known = self._known
         if known.many:  # hostile input must not grow the memory without end
             known = self._known = _Known()
-        codes = np.fromiter(map(known.codes.get, bare.to_pylist(), repeat(_NEW)), np.int32,
+        codes = np.fromiter(map(known.codes.get, bare.to_pylist(), repeat(NEW)), np.int32,
                             len(bare))
-        new = np.flatnonzero(codes == _NEW)
+        new = np.flatnonzero(codes == NEW)
         codes[new] = self._codes_of_new(bare.take(pa.array(new)), known)
         return codes, known
 
     def _codes_of_new(self, bare: pa.LargeStringArray, known: "_Known") -> NDArray[np.int32]:
-        codes = np.full(len(bare), _NONE, np.int32)
+        codes = np.full(len(bare), NONE, np.int32)
         texts = bare.to_pylist()
         # most are one plain word, which needs no search for words
         plain = np.asarray(pc.match_substring_regex(bare, PLAIN))
@@ -111,7 +114,7 @@ class BatchCounter:
         for at in np.flatnonzero(~(plain | digits)).tolist():
             codes[at] = known.code([self._number.get(word, self._other)
                                     for word in words(texts[at])])
-        short = np.asarray(pc.less_equal(pc.binary_length(bare), _LONGEST_REMEMBERED))
+        short = np.asarray(pc.less_equal(pc.binary_length(bare), LONGEST_REMEMBERED))
         worth = np.flatnonzero(~digits & short & (codes != self._other))
         known.codes.update((texts[at], code) for at, code in
                            zip(worth.tolist(), codes[worth].tolist(), strict=True))
@@ -119,7 +122,7 @@ class BatchCounter:
 
 
 class _Known:
-    """What pieces hold, as codes: the number of their one word, _NONE, or which of `several`."""
+    """What pieces hold, as codes: the number of their one word, NONE, or which of `several`."""
 
     def __init__(self) -> None:
         self.codes: dict[str, int] = {}
@@ -133,13 +136,13 @@ class _Known:
     def code(self, numbers: list[int]) -> int:
         """The code of a piece that holds words of these numbers."""
         if len(numbers) < 2:
-            return numbers[0] if numbers else _NONE
+            return numbers[0] if numbers else NONE
         with self._lock:
             self.several.append(tuple(numbers))
-            return _NONE - len(self.several)
+            return NONE - len(self.several)
 
 
-class _Pieces(NamedTuple):
+class Pieces(NamedTuple):
     """Texts cut into pieces, which each end with the spaces behind them."""
 
     distinct: pa.LargeStringArray
@@ -149,13 +152,13 @@ class _Pieces(NamedTuple):
     """The first piece of each text, and how many there are (texts + 1)."""
 
 
-def _cut(texts: pa.LargeStringArray) -> _Pieces:
+def cut(texts: pa.LargeStringArray) -> Pieces:
     """The pieces of texts; they are not copied to be told apart."""
     _, offsets, buffer = texts.buffers()
     ends = np.frombuffer(offsets, np.int64)[texts.offset:texts.offset + len(texts) + 1]
     first, last = (int(ends[0]), int(ends[-1])) if len(texts) else (0, 0)
     if first == last:
-        return _Pieces(texts[:0], np.zeros(0, np.int32), np.zeros(len(texts) + 1, np.int64))
+        return Pieces(texts[:0], np.zeros(0, np.int32), np.zeros(len(texts) + 1, np.int64))
     space = np.frombuffer(buffer, np.uint8)[first:last] <= ord(" ")
     begins = np.empty(len(space), bool)
     np.greater(space[:-1], space[1:], out=begins[1:])
@@ -163,30 +166,39 @@ def _cut(texts: pa.LargeStringArray) -> _Pieces:
     at = np.append(np.flatnonzero(begins), len(space)) + first
     pieces = pa.LargeStringArray.from_buffers(len(at) - 1, pa.py_buffer(at), buffer)
     told_apart = pieces.dictionary_encode()
-    return _Pieces(told_apart.dictionary, np.asarray(told_apart.indices), np.searchsorted(at, ends))
+    return Pieces(told_apart.dictionary, np.asarray(told_apart.indices), np.searchsorted(at, ends))
 
 
-def _words(
-    code: NDArray[np.int32], bounds: NDArray[np.int64], known: _Known
+def bare_pieces(pieces: pa.LargeStringArray) -> tuple[pa.LargeStringArray, NDArray[np.int32]]:
+    """The distinct ones of some pieces without what is beside words and in lower case, in the order
+    in which they are met, and which of those each piece is: `Java, ` and `java ` hold the same."""
+    bare = pc.ascii_lower(pc.utf8_trim(pieces, BESIDE_WORDS)).dictionary_encode()
+    return bare.dictionary, np.asarray(bare.indices)
+
+
+def words_of(
+    code: NDArray[np.int32], bounds: NDArray[np.int64], several: Sequence[tuple[int, ...]]
 ) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
     """Numbers of the words of texts, one text after the other, and how many each has, given the
-    code of every piece and where each text's begin."""
-    sizes = (code > _NONE).astype(np.int32)
-    several = np.flatnonzero(code < _NONE)
-    held = [known.several[_NONE - 1 - one] for one in code[several].tolist()]
-    sizes[several] = list(map(len, held))
+    code of every piece (the number of its one word, `NONE`, or `NONE − 1 − i` for those in
+    `several[i]`) and where each text's begin."""
+    sizes = (code > NONE).astype(np.int32)
+    at = np.flatnonzero(code < NONE)
+    held = [several[NONE - 1 - one] for one in code[at].tolist()]
+    sizes[at] = list(map(len, held))
     word = np.repeat(code, sizes)
-    word[word < _NONE] = list(chain.from_iterable(held))
+    word[word < NONE] = list(chain.from_iterable(held))
     ends = np.append(0, np.cumsum(sizes))
     return word, np.diff(ends[bounds])
 
 
-def _blocks(texts: pa.LargeStringArray) -> Iterator[pa.LargeStringArray]:
-    """At least one, which may be empty."""
-    ends = np.cumsum(pc.binary_length(texts).to_numpy())
+def blocks(sizes: NDArray) -> Iterator[slice]:
+    """Texts of these sizes (bytes), about `BLOCK_BYTES` at a time: at least one block, which may
+    be empty."""
+    ends = np.cumsum(sizes)
     begin = 0
-    while begin == 0 or begin < len(texts):
+    while begin == 0 or begin < len(ends):
         before = ends[begin - 1] if begin else 0
         end = max(int(np.searchsorted(ends, before + BLOCK_BYTES)), begin + 1)
-        yield texts[begin:end]
+        yield slice(begin, end)
         begin = end

@@ -89,6 +89,13 @@ def _fold(word: str) -> str:
     return "".join(s for s in unicodedata.normalize("NFKD", word) if not unicodedata.combining(s))
 
 
+def words_as_written(text: str) -> list[str]:
+    """The words of a text in lower case, in order, with those that are no terms."""
+    if text.isascii() and text.isalpha() and text.islower():  # it is one
+        return [text]
+    return _token.findall(text.lower())
+
+
 def words(text: str) -> list[str]:
     """The single-word terms of a text, in order."""
     found = _token.findall(text.lower())

@@ -162,7 +162,9 @@ def pairs_of(table: pl.DataFrame, vacancies: pl.DataFrame, candidates: pl.DataFr
     )
 
 
-def corpus_of(vacancies: pl.DataFrame, candidates: pl.DataFrame) -> tuple[list[str], dict]:
+def corpus_of(
+    vacancies: pl.DataFrame, candidates: pl.DataFrame
+) -> tuple[pl.Series, dict]:
     """The distinct texts, and for each field the number of each record's text."""
     fields = {
         "title": vacancies["titulo_vaga"],
@@ -170,12 +172,12 @@ def corpus_of(vacancies: pl.DataFrame, candidates: pl.DataFrame) -> tuple[list[s
         "requirements": vacancies["competencia_tecnicas_e_comportamentais"],
         "cv": candidates["cv_pt"],
     }
-    numbers: dict[str, int] = {}
-    used = {
-        name: np.array([numbers.setdefault(text, len(numbers)) for text in column], np.int64)
-        for name, column in fields.items()
-    }
-    return list(numbers), used
+    every = pl.DataFrame({"text": pl.concat(fields.values())})
+    texts = every["text"].unique(maintain_order=True)
+    numbers = every.join(pl.DataFrame({"text": texts}).with_row_index("number"), on="text",
+                         how="left", maintain_order="left")["number"].to_numpy().astype(np.int64)
+    ends = np.cumsum([len(column) for column in fields.values()])
+    return texts, dict(zip(fields, np.split(numbers, ends[:-1]), strict=True))
 
 
 def drawn(

@@ -80,9 +80,8 @@ def write(features: Features, folder: Path) -> None:
     for part in PARTS:
         write_space(folder / part, features.terms[part], features.spaces[part])
     for name, terms in _vocabularies(features.terms, features.described).items():
-        counts = features.corpus.counts(terms)
-        small = np.min_scalar_type(int(counts.data.max(initial=0)))  # nearly always one byte
-        sp.save_npz(folder / f"counts_{name}.npz", counts.astype(small), compressed=False)
+        sp.save_npz(folder / f"counts_{name}.npz", _small(features.corpus.counts(terms)),
+                    compressed=False)
 
 
 def read(folder: Path) -> Features:
@@ -119,3 +118,10 @@ def _vocabularies(
 ) -> dict[str, list[str]]:
     """Every vocabulary, by the name of the file that holds its counts."""
     return parts | {f"described_{name}": terms for name, (terms, _) in described.items()}
+
+
+def _small(counts: sp.csr_matrix) -> sp.csr_matrix:
+    """The same counts in nearly always one byte each, and their columns in two."""
+    small = counts.astype(np.min_scalar_type(int(counts.data.max(initial=0))))
+    small.indices = small.indices.astype(np.min_scalar_type(counts.shape[1]))  # until it is read
+    return small

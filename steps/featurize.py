@@ -70,8 +70,9 @@ with 0."""
 NO_DIMENSION = 1e-3
 """Singular values below this share of the largest are rounding: the histories have fewer
 dimensions."""
-LATENT_DOCUMENTS = 12_000
-"""At most so many histories are drawn to fit the latent space: more change nothing but the time."""
+LATENT_DOCUMENTS = 8_000
+"""At most so many histories are drawn to fit the latent space: more change nothing but the time
+(docs/experiments.md)."""
 
 
 class FeaturizeParameters(IngestParameters):
@@ -165,14 +166,14 @@ def largest_singular(
     dimensions): the eigenvectors of documents · documentsᵀ, which is the sum over two halves of the
     columns, each multiplied in a thread.
 
-    To convergence: a randomised SVD that stops early ranks worse (docs/experiments.md).
+    To convergence: a randomised SVD that stops early ranks worse (docs/experiments.md). BLAS should
+    have one thread: those of its own would wait busily on the core that scipy's need.
     """
     entries = np.cumsum(np.bincount(documents.indices, minlength=documents.shape[1]))
     middle = int(np.searchsorted(entries, documents.nnz / 2))
     first, second = documents[:, :middle], documents[:, middle:]
     first_t, second_t = first.T, second.T
-    # the threads of BLAS would wait busily for the next product on the core that scipy's need
-    with ThreadPoolExecutor(1) as other, threadpool_limits(1, "blas"):
+    with ThreadPoolExecutor(1) as other:
         def gram(vector: NDArray[np.float32]) -> NDArray[np.float32]:
             beside = other.submit(lambda: second @ (second_t @ vector))
             mapped = first @ (first_t @ vector)
@@ -283,9 +284,8 @@ def featurize(p: FeaturizeParameters) -> None:
     tables = ingest.bring_about(select(IngestParameters, p))
     if result_digest(p) != digest:  # ingest may have read files that came after the digest
         raise ingest.changed(p.data_dir)
-    progress = Progress({"splitting": 1, "tokenising": 30, "counting terms": 12,
-                         "fitting the vectorisers": 20, "fitting the baseline vectorisers": 4,
-                         "fitting ours on everything": 20, "logging the features": 13})
+    progress = Progress({"splitting": 3, "tokenising": 25, "counting terms": 20,
+                         "fitting the vectorisers": 37, "logging the features": 15})
     progress.stage("splitting")
     vacancies, candidates, listed = ingest.read_tables(tables)
     for name, table in zip(ingest.TABLES, (vacancies, candidates, listed), strict=True):
@@ -303,12 +303,15 @@ def featurize(p: FeaturizeParameters) -> None:
     every = np.arange(len(dates)), np.flatnonzero(filled)
     counted = count_all(corpus.tokens, documents_of(corpus, *every), p.min_df)
     progress.stage("fitting the vectorisers")
-    earlier = np.flatnonzero(~held_out), candidates_seen(filled, pairs, training)
-    parts = {HOLDOUT: fit_space(corpus, counted, training, *earlier, p)}
-    progress.stage("fitting the baseline vectorisers")
-    described = described_vectorisers(corpus, counted, training.where(training.joined), p)
-    progress.stage("fitting ours on everything")
-    parts[SHIPPED] = fit_space(corpus, counted, pairs, *every, p)
+    seen = np.flatnonzero(~held_out), candidates_seen(filled, pairs, training)
+    with (
+        ThreadPoolExecutor(1) as other,  # much of it is on one core
+        threadpool_limits(1, "blas"),  # those of BLAS would take the core of the other space
+    ):
+        whole = other.submit(fit_space, corpus, counted, pairs, *every, p)
+        first = fit_space(corpus, counted, training, *seen, p)
+        described = described_vectorisers(corpus, counted, training.where(training.joined), p)
+        parts = {HOLDOUT: first, SHIPPED: whole.result()}
     del counted
     progress.stage("logging the features")
     last_day = np.max(dates[~np.isnat(dates)])

@@ -44,9 +44,9 @@ TITLE_SCALE = 0.4
 """Weight of the title's block beside the body's in the hire features (docs/experiments.md)."""
 PROJECTION_RIDGE = 10.0
 """How much the projection is held back (docs/experiments.md)."""
-MATCH_PAIRS = 20_000
+MATCH_PAIRS = 10_000
 """At most so many pairs are drawn to fit the match: four numbers, and the projection's
-dimensions²."""
+dimensions² (docs/experiments.md)."""
 CALIBRATION_HALF_LIFE = 180.0
 """Days after which a pair counts half in the calibration: the share of hired people drifts."""
 GATE_QUANTILE, GATE_DEPTH = 0.1, 2.0

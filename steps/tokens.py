@@ -1,31 +1,38 @@
 """Terms of many texts at once.
 
-The same words as `jobmatch_pyfunc.text` finds one text at a time, but in columns: polars' regex
-splits the texts, each distinct word is made a term once, and counts are sparse matrices. The
-vectoriser is scikit-learn's in all but the tokenising: `TfidfVectorizer` with an analyzer of terms
-gives the same vocabulary, idf and weights (a test compares them).
+The same words as `jobmatch_pyfunc.text` finds one text at a time, but in columns: texts are cut as
+`jobmatch_pyfunc.counting` does it, each distinct word is made a term once, and counts are sparse
+matrices. The vectoriser is scikit-learn's in all but the tokenising: `TfidfVectorizer` with an
+analyzer of terms gives the same vocabulary, idf and weights (a test compares them).
 """
 
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from itertools import pairwise
+from itertools import islice, pairwise, repeat
 
 import numpy as np
 import polars as pl
+import pyarrow as pa
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from jobmatch_pyfunc.text import WORD, terms_of
+from jobmatch_pyfunc.counting import (
+    LONGEST_REMEMBERED,
+    NEW,
+    NONE,
+    TOGETHER,
+    Pieces,
+    bare_pieces,
+    blocks,
+    cut,
+    words_of,
+)
+from jobmatch_pyfunc.text import terms_of, words_as_written
 
-CHUNK_CHARACTERS = 8_000_000
-"""Texts are tokenised in chunks of at most about this size, which bounds the memory."""
 CHUNK_WORDS = 2_000_000
-"""Words are counted in chunks of about this size, for the same reason."""
-CHUNKS_OF_FEW = 8
-"""Few texts are tokenised in about so many chunks, so that words become terms while more are
-found."""
+"""Words are counted in chunks of about this size, which bounds the memory."""
 
 
 @dataclass(frozen=True)
@@ -50,55 +57,42 @@ class Tokens:
         return np.diff(self.offsets[begin:end + 1])
 
 
-def tokenise(texts: Sequence[str], report: Callable[[float], None] = lambda _: None) -> Tokens:
+def tokenise(
+    texts: pl.Series, report: Callable[[float], None] = lambda _: None
+) -> Tokens:
     """Split every text into words. `report` is told the share done (0..1)."""
     numbers = _Numbers()
-    kept = []
-    chunks = list(_chunks(texts))
-    with ThreadPoolExecutor(os.cpu_count()) as threads:  # polars lets go of the interpreter's lock
-        found = threads.map(lambda chunk: _words(texts[slice(*chunk)]), chunks)
-        for (_, end), (per_text, distinct, frequency, entries) in zip(chunks, found, strict=True):
-            terms = numbers.term_numbers(distinct, frequency)
-            kept.append(threads.submit(_terms_only, per_text, terms, entries))
-            report(end / len(texts))
-    parts = [(np.zeros(0, np.int64), np.zeros(0, np.int32)), *(future.result() for future in kept)]
-    per_text, ids = (np.concatenate(part) for part in zip(*parts, strict=True))
-    return Tokens(np.concatenate([[0], np.cumsum(per_text)]), ids, list(numbers.terms),
-                  numbers.written())
-
-
-def _words(
-    texts: Sequence[str],
-) -> tuple[NDArray[np.int64], list[str], NDArray[np.int64], NDArray[np.int32]]:
-    """How many words each text has; the distinct ones, how often each occurs, and for every word
-    its place among those."""
-    lowered = pl.Series(texts, dtype=pl.String).str.to_lowercase()
-    found = lowered.str.extract_all(WORD)
-    flat = found.explode(empty_as_null=False).to_arrow().dictionary_encode()
-    entries, distinct = np.asarray(flat.indices), flat.dictionary.to_pylist()
-    return (found.list.len().to_numpy().astype(np.int64), distinct,
-            np.bincount(entries, minlength=len(distinct)), entries)
+    found, done = [], 0
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # arrow lets go of the interpreter's lock
+        cut_blocks = threads.map(
+            lambda block: cut(texts[block].to_arrow()), blocks(texts.str.len_bytes().to_numpy()))
+        while some := list(islice(cut_blocks, TOGETHER)):
+            bare, number = bare_pieces(pa.concat_arrays([block.distinct for block in some]))
+            code = numbers.codes(bare.to_pylist())[number]
+            ends = np.cumsum([len(block.distinct) for block in some])
+            for block, codes in zip(some, np.split(code, ends[:-1]), strict=True):
+                found.append(threads.submit(
+                    _terms_only, block, codes, numbers.several, numbers.term_of_word))
+                done += len(block.bounds) - 1
+            report(done / len(texts) if len(texts) else 1)
+        parts = [future.result() for future in found]
+    per_text, ids, frequency = zip(*parts, strict=True)
+    return Tokens(np.concatenate([[0], np.cumsum(np.concatenate(per_text))]), np.concatenate(ids),
+                  list(numbers.terms), numbers.written(frequency))
 
 
 def _terms_only(
-    per_text: NDArray[np.int64], terms: NDArray[np.int32], entries: NDArray[np.int32]
-) -> tuple[NDArray[np.int64], NDArray[np.int32]]:
-    """How many words of each text are terms, and their numbers: stop words fall away."""
-    found = terms[entries]
+    pieces: Pieces, codes: NDArray[np.int32], several: Sequence[tuple[int, ...]],
+    term_of_word: NDArray[np.int32],
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
+    """How many words of each text are terms, the numbers of those terms, and how often each word
+    occurs: words without a term fall away. `codes` are those of the distinct pieces."""
+    word, per_text = words_of(codes[pieces.number], pieces.bounds, several)
+    found = term_of_word[word]
     kept = found >= 0
     before = np.concatenate([[0], np.cumsum(kept)])
-    bounds = np.concatenate([[0], np.cumsum(per_text)])
-    return np.diff(before[bounds]), found[kept]
-
-
-def _chunks(texts: Sequence[str]) -> Iterator[tuple[int, int]]:
-    largest = min(CHUNK_CHARACTERS, 1 + sum(map(len, texts)) // CHUNKS_OF_FEW)
-    begin, size = 0, 0
-    for end, text in enumerate(texts, 1):
-        size += len(text)
-        if size >= largest or end == len(texts):
-            yield begin, end
-            begin, size = end, 0
+    ends = np.concatenate([[0], np.cumsum(per_text)])
+    return np.diff(before[ends]), found[kept], np.bincount(word, minlength=len(term_of_word))
 
 
 class _Numbers:
@@ -106,30 +100,49 @@ class _Numbers:
 
     def __init__(self) -> None:
         self.terms: dict[str, int] = {}
+        self.several: list[tuple[int, ...]] = []
+        self.term_of_word = np.zeros(0, np.int32)
+        """−1 where the word carries no meaning. Another array after each call of `codes`."""
         self._words: dict[str, int] = {}
-        self._term = np.zeros(0, np.int32)
-        """Of each word; −1 where it carries no meaning."""
-        self._frequency = np.zeros(0, np.int64)
+        self._codes: dict[str, int] = {}
 
-    def term_numbers(self, words: list[str], frequency: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Numbers of the terms of some distinct words; frequency: how often each occurs here."""
+    def codes(self, pieces: list[str]) -> NDArray[np.int32]:
+        """What each of some distinct pieces holds, as `words_of` reads it."""
+        codes = np.fromiter(map(self._codes.get, pieces, repeat(NEW)), np.int32, len(pieces))
+        new = np.flatnonzero(codes == NEW)
         known = len(self._words)
-        numbers = np.fromiter(
-            (self._words.setdefault(word, len(self._words)) for word in words), np.int64,
-            len(words))
-        new = terms_of([words[at] for at in np.flatnonzero(numbers >= known)])
-        found = [self.terms.setdefault(term, len(self.terms)) if term else -1 for term in new]
-        self._term = np.append(self._term, np.array(found, np.int32))
-        self._frequency = np.append(self._frequency, np.zeros(len(found), np.int64))
-        self._frequency[numbers] += frequency
-        return self._term[numbers]
+        codes[new] = [self._code(pieces[at]) for at in new.tolist()]
+        terms = terms_of(list(islice(self._words, known, None)))
+        found = [self.terms.setdefault(term, len(self.terms)) if term else -1 for term in terms]
+        self.term_of_word = np.append(self.term_of_word, np.array(found, np.int32))
+        return codes
 
-    def written(self) -> list[str]:
-        """The most frequent word of each term; of equals the one met first."""
+    def _code(self, piece: str) -> int:
+        """The code of a piece that is not known."""
+        if piece.isalpha() and piece.isascii():  # in lower case: it is one word
+            code = self._words.setdefault(piece, len(self._words))
+        elif piece.isdecimal():  # it holds no word, and texts have many different ones
+            code = NONE
+        else:
+            held = [self._words.setdefault(word, len(self._words))
+                    for word in words_as_written(piece)]
+            if len(held) > 1:
+                self.several.append(tuple(held))
+            code = NONE - len(self.several) if len(held) > 1 else held[0] if held else NONE
+        if len(piece) <= LONGEST_REMEMBERED:
+            self._codes[piece] = code
+        return code
+
+    def written(self, frequency: Sequence[NDArray[np.int64]]) -> list[str]:
+        """The most frequent word of each term; of equals the one met first. frequency: how often
+        each word occurs, in parts, which need not know the last words."""
+        total = np.zeros(len(self._words), np.int64)
+        for part in frequency:
+            total[:len(part)] += part
         words = list(self._words)
-        order = np.lexsort((np.arange(len(words)), -self._frequency))
-        order = order[self._term[order] >= 0]
-        first = np.unique(self._term[order], return_index=True)[1]
+        order = np.lexsort((np.arange(len(words)), -total))
+        order = order[self.term_of_word[order] >= 0]
+        first = np.unique(self.term_of_word[order], return_index=True)[1]
         return [words[number] for number in order[first]]
 
 

@@ -2,10 +2,11 @@
 
 import os
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
+import polars as pl
 import pytest
 import scipy.sparse as sp
 from hypothesis import given, settings
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from sklearn.feature_extraction.text import TfidfVectorizer
 
+from jobmatch_pyfunc import counting
 from jobmatch_pyfunc.text import count_terms, words
 from steps import tokens as columnar
 from steps.tokens import (
@@ -22,7 +24,6 @@ from steps.tokens import (
     count_all,
     count_matrix,
     fit_vocabulary,
-    tokenise,
     vocabulary_of,
 )
 
@@ -34,6 +35,12 @@ plausible = st.lists(st.sampled_from(WORDS), max_size=30).map(" ".join)
 anything = st.text(max_size=40)
 awkward = st.text(alphabet="aÃãéÇçßİıſKΣσ\u0301ﬁªº+#_-.,0129 \n\t\u00a0\u2028😀", max_size=40)
 texts = st.lists(plausible | anything | awkward, max_size=12)
+
+
+def tokenise(
+    some: Sequence[str], report: Callable[[float], None] = lambda _: None
+) -> Tokens:
+    return columnar.tokenise(pl.Series(some, dtype=pl.String), report)
 
 
 def terms_of(tokens: Tokens, text: int) -> list[str]:
@@ -70,12 +77,10 @@ def test_words_are_those_of_one_text_at_a_time(some: list[str]) -> None:
 
 
 @given(texts)
-def test_chunks_change_nothing(some: list[str]) -> None:
-    patch = pytest.MonkeyPatch()
-    with patch.context() as small:
-        small.setattr(columnar, "CHUNKS_OF_FEW", 1)
-        whole = tokenise(some)
-        small.setattr(columnar, "CHUNK_CHARACTERS", 1)
+def test_blocks_change_nothing(some: list[str]) -> None:
+    whole = tokenise(some)
+    with pytest.MonkeyPatch().context() as small:
+        small.setattr(counting, "BLOCK_BYTES", 1)
         parts = tokenise(some)
     assert parts.terms == whole.terms
     assert parts.written == whole.written
