@@ -141,7 +141,7 @@ def _scaled(matrix: sp.csr_matrix, factor: Floats) -> sp.csr_matrix:
     return with_data(matrix, np.multiply(matrix.data, factors, dtype=matrix.dtype))
 
 
-def with_data(matrix: sp.csr_matrix, data: NDArray[np.floating]) -> sp.csr_matrix:
+def with_data(matrix: sp.csr_matrix, data: NDArray[np.number]) -> sp.csr_matrix:
     """The matrix with other numbers in the same places."""
     other = copy(matrix)  # shares the indices; the constructor would check them all once more
     other.data = data

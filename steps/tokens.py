@@ -29,6 +29,7 @@ from jobmatch_pyfunc.counting import (
     cut,
     words_of,
 )
+from jobmatch_pyfunc.scoring import with_data
 from jobmatch_pyfunc.text import terms_of, words_as_written
 
 CHUNK_WORDS = 2_000_000
@@ -219,10 +220,9 @@ def fit_vocabulary(
     documents: as for `count_all`, or some of them; min_df: number of documents a term must be in;
     max_df: share of documents it may be in.
     """
-    held = (documents @ counted.matrix).indices
-    in_documents = np.bincount(held, minlength=len(counted.keys))
     used_in = np.bincount(documents.indices, minlength=documents.shape[1]).astype(np.float64)
     total = counted.matrix.T @ used_in
+    in_documents = _document_frequency(counted.matrix, documents)
     is_pair = counted.keys >= _PAIR
     wanted = np.where(is_pair, ngrams[1] == 2, ngrams[0] == 1)
     allowed = np.flatnonzero(
@@ -232,6 +232,15 @@ def fit_vocabulary(
     keys = counted.keys[chosen]
     idf = np.log((1 + documents.shape[0]) / (1 + in_documents[chosen])) + 1
     return Vocabulary([_name(int(key), counted.terms) for key in keys], keys), idf
+
+
+def _document_frequency(counts: sp.csr_matrix, documents: sp.csr_matrix) -> NDArray[np.int64]:
+    """In how many of the documents each column occurs."""
+    several = np.diff(documents.indptr) > 1
+    found = np.bincount((documents[several] @ counts).indices, minlength=counts.shape[1])
+    # most documents are one text, as every CV is: a sum instead of a product
+    alone = np.bincount(documents[~several].indices, minlength=documents.shape[1])
+    return found + with_data(counts, np.ones(counts.nnz, np.int8)).T @ alone
 
 
 def columns_of(counted: TermCounts, vocabulary: Vocabulary) -> sp.csr_matrix:

@@ -83,8 +83,9 @@ def data_of(features: Features, part: str) -> Data:
 
 def fit_everything(
     features: Features, p: TrainParameters, first: Fit, described: DescribedModel
-) -> tuple[Fit, DescribedModel]:
-    """Fit both scores and the described model on all vacancies, with what the first fits found."""
+) -> tuple[Fit, Pool, DescribedModel]:
+    """Fit both scores and the described model on all vacancies, with what the first fits found; and
+    the pool that ships with them."""
     data = data_of(features, SHIPPED)
     require_no_leak(data, p)
     held_out, posting = features.held_out_pairs, data.posting[data.pairs.vacancy]
@@ -92,7 +93,8 @@ def fit_everything(
         first.match_grid, first.hire_grid,
         unseen_logits(data.pairs, held_out, first, *features.vectors(HOLDOUT)),
         (~held_out | ~np.isin(posting, posting[~held_out]))[data.pairs.known]))
-    return final, fit_baseline(features, p, SHIPPED, described)
+    pool = shipped_pool(features, final)
+    return final, pool, fit_baseline(features, p, SHIPPED, described)
 
 
 def age_in_days(dates: NDArray[np.datetime64], pairs: Pairs) -> NDArray[np.float64]:
@@ -216,10 +218,10 @@ def train(p: TrainParameters) -> None:
                                      "the two cannot be compared")
         else:
             passed, reason = gate(features, on, own, theirs, mine, production)
-        final, described = whole.result()
+        final, pool, described = whole.result()
         write_part(fitted, SHIPPED, features.terms[SHIPPED], final)
         write_described_part(fitted, SHIPPED, described)
-        write_pool(fitted / POOL, shipped_pool(features, final))
+        write_pool(fitted / POOL, pool)
         progress.stage("logging and registering")
         trained = (f"{len(features.pairs):,} people put forward for "
                    f"{len(features.vacancy_codes):,} vacancies up to {features.trained_until}, "
