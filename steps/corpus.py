@@ -4,7 +4,9 @@ Vacancies and candidates are numbered in the order of their tables. Texts are ke
 that any vocabulary, an older version's too, can be counted without reading a text again.
 """
 
+import os
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -20,6 +22,7 @@ from jobmatch_pyfunc.scoring import (
     candidate_vectors,
     projected,
     vacancy_vectors,
+    with_data,
 )
 from steps.records import HIRED, UNDECIDED
 from steps.tokens import Tokens, count_matrix, vocabulary_of
@@ -107,7 +110,7 @@ class Corpus:
         bodies.sort_indices()  # what is in order adds up faster
         unmoved = replace(space, projection=np.eye(space.latent.shape[1]))
         vacancies = vacancy_vectors(counts[self.title], bodies, unmoved)
-        candidates = candidate_vectors(counts[self.cv], space)
+        candidates = _candidate_vectors(counts[self.cv], space)
         self._vectors.append((terms, space, vacancies, candidates))
         return vacancies, candidates
 
@@ -126,6 +129,22 @@ class Corpus:
         texts = np.concatenate([self.activities, self.requirements[other]])
         ones = np.ones(len(rows), np.float32)
         return sp.csr_matrix((ones, (rows, texts)), shape=(n, len(self.tokens)))
+
+
+def _candidate_vectors(counts: sp.csr_matrix, space: Space) -> Candidates:
+    """Vectors of candidates (rows × terms), some at a time in each thread: the steps on the way are
+    then in memory that was used before."""
+    pivoted, unit = np.empty(counts.nnz), np.empty(counts.nnz)
+    latent = np.empty((counts.shape[0], space.latent.shape[1]))
+
+    def place(rows: slice) -> None:
+        some = candidate_vectors(counts[rows], space)
+        at = slice(counts.indptr[rows.start], counts.indptr[rows.stop])
+        pivoted[at], unit[at], latent[rows] = some.pivoted.data, some.unit.data, some.latent
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # numpy lets go of the interpreter's lock
+        list(threads.map(place, row_batches(counts.shape[0])))  # raises what they raise
+    return Candidates(with_data(counts, pivoted), with_data(counts, unit), latent)
 
 
 def has_cv(candidates: pl.DataFrame) -> NDArray[np.bool_]:

@@ -1,6 +1,8 @@
 """What featurize hands on to train, and how it lies on disk."""
 
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -79,9 +81,15 @@ def write(features: Features, folder: Path) -> None:
     (folder / "names.json").write_text(json.dumps(names, ensure_ascii=False), encoding="utf-8")
     for part in PARTS:
         write_space(folder / part, features.terms[part], features.spaces[part])
-    for name, terms in _vocabularies(features.terms, features.described).items():
+
+    def save(counted: tuple[str, list[str]]) -> None:
+        name, terms = counted
         sp.save_npz(folder / f"counts_{name}.npz", _small(features.corpus.counts(terms)),
                     compressed=False)
+
+    with ThreadPoolExecutor(os.cpu_count()) as threads:
+        vocabularies = _vocabularies(features.terms, features.described)
+        list(threads.map(save, vocabularies.items()))  # raises what they raise
 
 
 def read(folder: Path) -> Features:

@@ -62,8 +62,8 @@ PLAUSIBLE_AUC, IMPLAUSIBLE_AUC = 0.76, 0.85
 were hired that it could be the first: on real records no column that has not seen it tells more
 (docs/model.md)."""
 UNDECIDED_KINDS = 5_000
-"""At least so many kinds of undecided pairs are learned from, where there are so many, and as many
-as there are of others: more tell nothing that these do not (docs/experiments.md)."""
+"""At least so many kinds of undecided pairs are learned from, where there are so many, and half as
+many as there are of others: more tell nothing that these do not (docs/experiments.md)."""
 LEAK_PAIRS = 10_000
 """A leak is looked for in at most so many pairs of each outcome: what tells so much shows there."""
 
@@ -319,7 +319,7 @@ def hire_rows(data: Data, p: TrainParameters) -> HireRows:
     weight = np.where(pairs.undecided, p.undecided_weight, 1) / np.sqrt(per_vacancy)
     decided = np.bincount(row_of, weights=~pairs.undecided) > 0
     weight *= weights_of_drawn(
-        ~decided, max(UNDECIDED_KINDS, int(decided.sum())), p.random_state)[row_of]
+        ~decided, max(UNDECIDED_KINDS, int(decided.sum()) // 2), p.random_state)[row_of]
     return HireRows(pairs, posting, weight, data.age[kept],
                     hire_features(data, pairs.where(distinct)), distinct, row_of)
 
