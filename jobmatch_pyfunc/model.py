@@ -34,6 +34,8 @@ from jobmatch_pyfunc.storage import read_json, read_pool, read_space, read_weigh
 
 SHIPPED, HOLDOUT, POOL = "final", "holdout", "pool"
 """Folders of the artifact: what answers, what was judged, and the candidates' pool."""
+THRESHOLD = "threshold.json"
+"""A file of each part."""
 MOST_REASONS, MOST_RANKED = 1_000, 100_000
 
 
@@ -43,7 +45,7 @@ class FittedModel:
     def __init__(self, folder: Path) -> None:
         self.terms, self.space = read_space(folder)
         self.scorer = Scorer(self.space, read_weights(folder))
-        self.threshold: float = read_json(folder / "threshold.json")
+        self.threshold: float = read_json(folder / THRESHOLD)
         self.analyser = Analyser(self.terms, self.space)
 
 

@@ -9,6 +9,10 @@ trained on; where the files hold none, the version's holdout part is judged on t
 were kept from it.
 """
 
+import os
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
 import mlflow
 import numpy as np
 from mlflow import MlflowClient
@@ -22,6 +26,7 @@ from steps.corpus import Corpus, Pairs, corpus_of, has_cv, pairs_of
 from steps.failure import StepError
 from steps.ingest import IngestParameters
 from steps.judging import (
+    Contender,
     Held,
     Judgement,
     cosine_contender,
@@ -68,20 +73,23 @@ def judge_all(
     """The baselines, production where it can be judged, and the version last."""
     fitted = version.part(part)
     vacancies, candidates = corpus.vectors(fitted.terms, fitted.space)
-    judgements = []
-    for number, contender in enumerate((
-        random_contender(on, version.hired_share[part]),
-        cosine_contender(vacancies, candidates, on),
-        described_contender(version.described(part), corpus, on),
-    )):
-        judgements.append(judge(contender, on))
-        progress.within(number / 5)
-    if production is not None:
-        judgements.append(production)
-    judgements.append(judge(model_contender(
-        version.name, fitted.scorer, vacancies, candidates, fitted.threshold, on
-    ), on))
-    return judgements
+    contenders: list[Callable[[], Contender]] = [
+        lambda: model_contender(version.name, fitted.scorer, vacancies, candidates,
+                                fitted.threshold, on),  # takes longest
+        lambda: cosine_contender(vacancies, candidates, on),
+        lambda: described_contender(version.described(part), corpus, on),
+        lambda: random_contender(on, version.hired_share[part]),
+    ]
+    judged = []
+    threads = ThreadPoolExecutor(os.cpu_count())  # numpy and scipy let go of the interpreter's lock
+    try:
+        for judgement in threads.map(lambda make: judge(make(), on), contenders):
+            judged.append(judgement)
+            progress.within(len(judged) / len(contenders))
+    finally:
+        threads.shutdown(wait=False, cancel_futures=True)
+    own, cosine, described, by_chance = judged
+    return [by_chance, cosine, described, *([production] if production else []), own]
 
 
 def readable(version: ModelVersion | None) -> Version | None:

@@ -123,8 +123,8 @@ def model_card(
         judged_vacancies=vacancies, first=on.first_day, last=on.last_day,
         hired=int(on.pairs.hired.sum()), which=which, pool=len(on.pool),
         names=" | ".join(j.name for j in judgements), rules="|".join(["---"] * len(judgements)),
-        rows="\n".join(rows), threshold=version.part(part).threshold,
-        shipped=version.part(SHIPPED).threshold)
+        rows="\n".join(rows), threshold=version.threshold(part),
+        shipped=version.threshold(SHIPPED))
 
 
 def print_table(judgements: list[Judgement], on: Held, part: str) -> None:

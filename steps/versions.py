@@ -15,7 +15,7 @@ import scipy.sparse as sp
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
-from jobmatch_pyfunc.model import HOLDOUT, SHIPPED, FittedModel
+from jobmatch_pyfunc.model import HOLDOUT, SHIPPED, THRESHOLD, FittedModel
 from jobmatch_pyfunc.scoring import Candidates, Pool, Scorer
 from jobmatch_pyfunc.storage import read_json, write_json, write_space, write_weights
 from steps.described import DescribedModel, read_described, write_described
@@ -49,6 +49,9 @@ class Version:
     def part(self, name: str) -> FittedModel:
         return FittedModel(self.folder / name)
 
+    def threshold(self, part: str) -> float:
+        return float(read_json(self.folder / part / THRESHOLD))
+
     def described(self, part: str) -> DescribedModel:
         return read_described(self.folder / "described" / f"{part}.json")
 
@@ -78,7 +81,7 @@ def write_part(fitted: Path, name: str, terms: list[str], fit: Fit) -> None:
     """Write what was fitted on one part."""
     write_space(fitted / name, terms, fit.scorer.space)
     write_weights(fitted / name, fit.scorer.weights)
-    write_json(fitted / name / "threshold.json", fit.threshold)
+    write_json(fitted / name / THRESHOLD, fit.threshold)
 
 
 def write_described_part(fitted: Path, name: str, described: DescribedModel) -> None:
