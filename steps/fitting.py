@@ -32,7 +32,6 @@ from steps.grid_search import (
     Settings,
     begin_search,
     few_columns,
-    fit_weighted,
     many_columns,
     search,
 )
@@ -157,9 +156,10 @@ def fit(data: Data, p: TrainParameters, earlier: Earlier | None = None,
     told the share done (0..1)."""
     learned = hire_rows(data, p)
     report(0.1)
-    give_back()  # liblinear is about to copy x, here and in the worker
+    give_back()  # liblinear is about to copy features, here and in the worker
     found: Search | Earlier = earlier or begin_search(
-        learned.x, learned.pairs.hired, learned.posting, learned.weight, p.grid,
+        hire_features(data, learned.pairs.where(learned.distinct)), learned.pairs.hired,
+        learned.posting, learned.weight, p.grid,
         row_of=learned.row_of)  # goes on while the match is fitted
     # BLAS's own threads would wait busily on the worker's core, and show in the last bit
     with threadpool_limits(1, "blas"):
@@ -299,10 +299,8 @@ class HireRows:
     weight: NDArray[np.float64]
     age: NDArray[np.float64]
     """As in `Data`. One entry a pair, all four."""
-    x: sp.csr_matrix
-    """Features: a row for each kind of pair."""
     distinct: NDArray[np.int64]
-    """A pair of each kind."""
+    """A pair of each kind: those of a kind have the same features."""
     row_of: NDArray[np.int64]
     """The kind of each pair."""
 
@@ -320,8 +318,7 @@ def hire_rows(data: Data, p: TrainParameters) -> HireRows:
     decided = np.bincount(row_of, weights=~pairs.undecided) > 0
     weight *= weights_of_drawn(
         ~decided, max(UNDECIDED_KINDS, int(decided.sum()) // 2), p.random_state)[row_of]
-    return HireRows(pairs, posting, weight, data.age[kept],
-                    hire_features(data, pairs.where(distinct)), distinct, row_of)
+    return HireRows(pairs, posting, weight, data.age[kept], distinct, row_of)
 
 
 def fit_hire(
@@ -340,9 +337,10 @@ def fit_hire(
         unseen = np.ones(len(y), bool)
     else:
         grid, logits, unseen = found.hire_grid, found.logits, found.unseen
-    model = fit_weighted(
-        many_columns(grid.best_c, p.grid), learned.x, y[learned.distinct],
-        np.bincount(learned.row_of, weights=learned.weight))
+    weight = np.bincount(learned.row_of, weights=learned.weight)
+    told = learned.distinct[weight > 0]
+    model = many_columns(grid.best_c, p.grid).fit(
+        hire_features(data, pairs.where(told)), y[told], sample_weight=weight[weight > 0])
     platt = LogisticRegression(C=1e9, solver="newton-cholesky").fit(
         logits[:, None], y, sample_weight=unseen * 0.5 ** (learned.age / CALIBRATION_HALF_LIFE))
     terms = data.candidates.unit.shape[1]

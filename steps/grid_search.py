@@ -183,15 +183,6 @@ class Search:
         return grid, out_of_fold
 
 
-def fit_weighted(
-    model: LogisticRegression, x: sp.csr_matrix | NDArray, y: NDArray, weight: NDArray
-) -> LogisticRegression:
-    """The model, fitted on the rows that weigh something: liblinear would copy all of them, twice,
-    before it leaves the others out."""
-    told = np.flatnonzero(weight)
-    return model.fit(x[told], y[told], sample_weight=weight[told])
-
-
 def _row_weights(weight: NDArray, row_of: NDArray, test: NDArray, rows: int) -> NDArray[np.float64]:
     """The weight of each row where the pairs of one fold are not learned from."""
     learned = weight.copy()
@@ -206,7 +197,8 @@ def _fit_fold(
     # what is fitted comes from the features, its settings have been checked, and logits that are no
     # numbers would not pass the calibration
     with config_context(assume_finite=True, skip_parameter_validation=True):
-        fit_weighted(model, x, label, weight)
+        told = np.flatnonzero(weight)  # liblinear would copy the others too, and leave them out
+        model.fit(x[told], label[told], sample_weight=weight[told])
         held = x[rows]
         return _Fold(float(scorer(model, held, y)), model.decision_function(held),
                      bool(np.max(model.n_iter_) >= model.max_iter))
