@@ -11,7 +11,7 @@ with a CV, are held out. `holdout` is fitted on nothing that belongs to them onl
 
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -219,11 +219,24 @@ def documents_of(corpus: Corpus, vacancies: NDArray, candidates: NDArray) -> sp.
     ).tocsr()
 
 
-def fit_space(
-    corpus: Corpus, counted: TermCounts, pairs: Pairs, vacancies: NDArray, candidates: NDArray,
+@dataclass(frozen=True)
+class WeightedTerms:
+    """A vocabulary and the weights of its terms."""
+
+    terms: list[str]
+    counts: sp.csr_matrix
+    """(texts × terms)."""
+    space: Space
+    """Without latent dimensions."""
+    bodies_and_titles: sp.csr_matrix
+    """Each vacancy's, weighted: (vacancies × terms)."""
+
+
+def weigh_terms(
+    corpus: Corpus, counted: TermCounts, vacancies: NDArray, candidates: NDArray,
     p: FeaturizeParameters,
-) -> tuple[list[str], Space]:
-    """Vocabulary, idf and latent space from the given vacancies, candidates and pairs."""
+) -> WeightedTerms:
+    """Vocabulary and idf from the given vacancies and candidates."""
     documents = documents_of(corpus, vacancies, candidates)
     vocabulary, idf = fit_vocabulary(
         counted, documents, ngrams=p.vocabulary_ngram_range, min_df=p.min_df,
@@ -237,11 +250,18 @@ def fit_space(
         lengths(tf_idf(distinct[cvs[some]], idf)) for some in row_batches(len(cvs))]).mean())
     without = Space(idf, np.zeros((len(idf), 1)), np.eye(1), SLOPE, pivot)
     jobs = vacancy_vectors(distinct[corpus.title], corpus.bodies @ distinct, without)
+    return WeightedTerms(vocabulary.terms, distinct, without, jobs.title + jobs.body)
+
+
+def fit_space(
+    weighted: WeightedTerms, corpus: Corpus, pairs: Pairs, p: FeaturizeParameters
+) -> tuple[list[str], Space]:
+    """Vocabulary, idf and, fitted on these pairs, the latent space."""
     latent = latent_space(
-        distinct, corpus.cv, pairs, without, jobs.title + jobs.body, p.latent_dimensions,
-        p.random_state)
-    return vocabulary.terms, replace(
-        without, latent=latent, projection=np.eye(latent.shape[1]))  # `fit` learns the projection
+        weighted.counts, corpus.cv, pairs, weighted.space, weighted.bodies_and_titles,
+        p.latent_dimensions, p.random_state)
+    return weighted.terms, replace(  # `fit` learns the projection
+        weighted.space, latent=latent, projection=np.eye(latent.shape[1]))
 
 
 def described_vectorisers(
@@ -285,7 +305,8 @@ def featurize(p: FeaturizeParameters) -> None:
     if result_digest(p) != digest:  # ingest may have read files that came after the digest
         raise ingest.changed(p.data_dir)
     progress = Progress({"splitting": 3, "tokenising": 25, "counting terms": 20,
-                         "fitting the vectorisers": 37, "logging the features": 15})
+                         "fitting the vectorisers": 20, "fitting the baseline vectorisers": 8,
+                         "fitting ours on everything": 9, "logging the features": 15})
     progress.stage("splitting")
     vacancies, candidates, listed = ingest.read_tables(tables)
     for name, table in zip(ingest.TABLES, (vacancies, candidates, listed), strict=True):
@@ -305,12 +326,16 @@ def featurize(p: FeaturizeParameters) -> None:
     progress.stage("fitting the vectorisers")
     seen = np.flatnonzero(~held_out), candidates_seen(filled, pairs, training)
     with (
-        ThreadPoolExecutor(1) as other,  # much of it is on one core
-        threadpool_limits(1, "blas"),  # those of BLAS would take the core of the other space
+        ThreadPoolExecutor(1) as other,
+        threadpool_limits(1, "blas"),  # those of BLAS would take the core of the other work
     ):
-        whole = other.submit(fit_space, corpus, counted, pairs, *every, p)
-        first = fit_space(corpus, counted, training, *seen, p)
+        # terms are weighed on one core, a latent space is fitted on two: one after the other
+        weighing = other.submit(weigh_terms, corpus, counted, *every, p)
+        first = fit_space(weigh_terms(corpus, counted, *seen, p), corpus, training, p)
+        progress.stage("fitting the baseline vectorisers")
+        whole = other.submit(lambda: fit_space(weighing.result(), corpus, pairs, p))
         described = described_vectorisers(corpus, counted, training.where(training.joined), p)
+        progress.stage("fitting ours on everything")
         parts = {HOLDOUT: first, SHIPPED: whole.result()}
     del counted
     progress.stage("logging the features")
