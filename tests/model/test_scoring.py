@@ -33,6 +33,7 @@ from jobmatch_pyfunc.scoring import (
 )
 from jobmatch_pyfunc.storage import read_space, write_json, write_space
 from jobmatch_pyfunc.text import body, count_terms
+from steps import fitting
 from steps.corpus import Pairs
 from steps.described import Vectoriser, fit_described
 from steps.evaluate import judge_all
@@ -49,6 +50,7 @@ from steps.fitting import (
     Data,
     fit,
     fit_match,
+    hire_rows,
     match_features,
     out_of_fold,
     projection,
@@ -149,6 +151,22 @@ def test_the_same_data_and_seed_give_the_same_model(trained: Trained) -> None:
             np.testing.assert_array_equal(
                 getattr(again.scorer.weights, name), getattr(registered.scorer.weights, name),
                 f"{part}: {name}")
+
+
+def test_of_many_undecided_kinds_some_are_drawn_that_weigh_for_all(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_of(trained.features, HOLDOUT)
+    every = hire_rows(data, trained.parameters)
+    undecided = np.bincount(every.row_of, weights=~every.pairs.undecided) == 0
+    monkeypatch.setattr(fitting, "UNDECIDED_KINDS", 1)
+    some = hire_rows(data, trained.parameters)
+    before, after = (np.bincount(r.row_of, weights=r.weight) for r in (every, some))
+    assert (before > 0).all()
+    drawn = undecided & (after > 0)
+    assert drawn.sum() == np.sum(~undecided) // 2 < undecided.sum()
+    np.testing.assert_allclose(after[drawn] / before[drawn], undecided.sum() / drawn.sum())
+    np.testing.assert_array_equal(after[~undecided], before[~undecided])
 
 
 def test_the_calibration_of_what_ships_sees_logits_of_models_that_have_not_seen_the_vacancy(
