@@ -61,13 +61,13 @@ class BatchCounter:
             counts += self._counts(some)
         return sp.vstack(counts, format="csr")
 
-    def _counts(self, blocks: Sequence["Pieces"]) -> Iterator[sp.csr_matrix]:
-        distinct = pa.concat_arrays([block.distinct for block in blocks])
+    def _counts(self, some: Sequence["Pieces"]) -> Iterator[sp.csr_matrix]:
+        distinct = pa.concat_arrays([block.distinct for block in some])
         bare, number = bare_pieces(distinct)
         codes, known = self._codes(bare)
         code = codes[number]
         begin = 0
-        for block in blocks:
+        for block in some:
             end = begin + len(block.distinct)
             yield self._matrix(
                 *words_of(code[begin:end][block.number], block.bounds, known.several))

@@ -17,7 +17,7 @@ import Stemmer
 WORD = (
     r"[a-z0-9\u00aa\u00b5\u00ba\u00df-\u00f6\u00f8-\u017f\u0300-\u036f\ufb00-\ufb06]+(?:\+\+|#)?"
 )
-"""A word in lower-cased text, in the syntax that Python's re and Rust's regex share."""
+"""A word in lower-cased text."""
 
 STOP_WORDS = frozenset(
     """a ao aos aquela aquele as ate com como da das de dela dele deles depois do dos e ela elas ele

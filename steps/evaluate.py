@@ -11,7 +11,6 @@ were kept from it.
 
 import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 
 import mlflow
 import numpy as np
@@ -22,6 +21,7 @@ from pydantic import Field
 
 from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
 from steps import ingest
+from steps.beside import beside
 from steps.corpus import Corpus, Pairs, corpus_of, has_cv, pairs_of
 from steps.failure import StepError
 from steps.ingest import IngestParameters
@@ -81,13 +81,10 @@ def judge_all(
         lambda: random_contender(on, version.hired_share[part]),
     ]
     judged = []
-    threads = ThreadPoolExecutor(os.cpu_count())  # numpy and scipy let go of the interpreter's lock
-    try:
+    with beside(os.cpu_count() or 1) as threads:  # numpy lets go of the interpreter's lock
         for judgement in threads.map(lambda make: judge(make(), on), contenders):
             judged.append(judgement)
             progress.within(len(judged) / len(contenders))
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
     own, cosine, described, by_chance = judged
     return [by_chance, cosine, described, *([production] if production else []), own]
 

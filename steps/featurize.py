@@ -35,6 +35,7 @@ from jobmatch_pyfunc.scoring import (
 )
 from steps import features as feature_files
 from steps import ingest, reuse
+from steps.beside import beside
 from steps.corpus import (
     Corpus,
     Pairs,
@@ -71,8 +72,8 @@ NO_DIMENSION = 1e-3
 """Singular values below this share of the largest are rounding: the histories have fewer
 dimensions."""
 LATENT_DOCUMENTS = 8_000
-"""At most so many histories are drawn to fit the latent space: more change nothing but the time
-(docs/experiments.md)."""
+"""At most so many histories are drawn to fit the latent space, more than the real records hold:
+more change nothing on made-up ones (docs/experiments.md)."""
 
 
 class FeaturizeParameters(IngestParameters):
@@ -326,7 +327,7 @@ def featurize(p: FeaturizeParameters) -> None:
     progress.stage("fitting the vectorisers")
     seen = np.flatnonzero(~held_out), candidates_seen(filled, pairs, training)
     with (
-        ThreadPoolExecutor(1) as other,
+        beside(1) as other,
         threadpool_limits(1, "blas"),  # those of BLAS would take the core of the other work
     ):
         # terms are weighed on one core, a latent space is fitted on two: one after the other

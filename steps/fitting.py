@@ -60,9 +60,10 @@ PLAUSIBLE_AUC, IMPLAUSIBLE_AUC = 0.76, 0.85
 """A single column that tells the outcome better than the second must have seen it, unless so few
 were hired that it could be the first: on real records no column that has not seen it tells more
 (docs/model.md)."""
-UNDECIDED_KINDS = 5_000
-"""At least so many kinds of undecided pairs are learned from, where there are so many, and half as
-many as there are of others: more tell nothing that these do not (docs/experiments.md)."""
+UNDECIDED_KINDS = 7_000
+"""Of more kinds of undecided pairs than these, more than the real records hold, and than half of
+the others' number, so many are drawn: the rest tell nothing that they do not
+(docs/experiments.md)."""
 LEAK_PAIRS = 10_000
 """A leak is looked for in at most so many pairs of each outcome: what tells so much shows there."""
 
@@ -157,15 +158,15 @@ def fit(data: Data, p: TrainParameters, earlier: Earlier | None = None,
     learned = hire_rows(data, p)
     report(0.1)
     give_back()  # liblinear is about to copy features, here and in the worker
+    x = None if earlier else hire_features(data, learned.pairs.where(learned.distinct))
     found: Search | Earlier = earlier or begin_search(
-        hire_features(data, learned.pairs.where(learned.distinct)), learned.pairs.hired,
-        learned.posting, learned.weight, p.grid,
+        x, learned.pairs.hired, learned.posting, learned.weight, p.grid,
         row_of=learned.row_of)  # goes on while the match is fitted
     # BLAS's own threads would wait busily on the worker's core, and show in the last bit
     with threadpool_limits(1, "blas"):
         matching = fit_match(data, p, earlier.match_grid if earlier else None)
         report(0.2)
-        return fit_hire(data, p, learned, matching, found, report)
+        return fit_hire(data, p, learned, x, matching, found, report)
 
 
 def fit_match(
@@ -322,10 +323,11 @@ def hire_rows(data: Data, p: TrainParameters) -> HireRows:
 
 
 def fit_hire(
-    data: Data, p: TrainParameters, learned: HireRows, matching: Matching,
-    found: Search | Earlier, report: Callable[[float], None],
+    data: Data, p: TrainParameters, learned: HireRows, x: sp.csr_matrix | None,
+    matching: Matching, found: Search | Earlier, report: Callable[[float], None],
 ) -> Fit:
-    """Learn who is hired, with what a grid search or an earlier fit has found.
+    """Learn who is hired, with what a grid search or an earlier fit has found. x: the features of
+    each kind of pair, where they have been made.
 
     The calibration counts every pair in full, and looks at hire logits of models that have not
     seen the pair's vacancy: out of fold, or as the earlier fit foretold it. The gate looks at
@@ -338,9 +340,11 @@ def fit_hire(
     else:
         grid, logits, unseen = found.hire_grid, found.logits, found.unseen
     weight = np.bincount(learned.row_of, weights=learned.weight)
-    told = learned.distinct[weight > 0]
+    told = np.flatnonzero(weight)
+    drawn_pairs = pairs.where(learned.distinct[told])
     model = many_columns(grid.best_c, p.grid).fit(
-        hire_features(data, pairs.where(told)), y[told], sample_weight=weight[weight > 0])
+        hire_features(data, drawn_pairs) if x is None else x[told], drawn_pairs.hired,
+        sample_weight=weight[told])
     platt = LogisticRegression(C=1e9, solver="newton-cholesky").fit(
         logits[:, None], y, sample_weight=unseen * 0.5 ** (learned.age / CALIBRATION_HALF_LIFE))
     terms = data.candidates.unit.shape[1]

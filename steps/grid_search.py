@@ -151,8 +151,13 @@ class Search:
         label = np.empty(x.shape[0], y.dtype)
         label[row_of] = y
         folds = list(GroupKFold(how.folds).split(y, y, groups))
-        if any(len(np.unique(y[part])) < 2 for fold in folds for part in fold):
+        if _lack_a_class(folds, y, weight):
             folds = _spread_folds(y, groups, how)
+            if _lack_a_class(folds, y, weight):
+                raise StepError(
+                    "train: nearly everybody in the training part who was not hired is of one "
+                    "vacancy, so that one of the folds learns from nobody else; lower "
+                    "grid_search_cv or give more data")
         self._c_values, self._pairs = how.c_values, len(y)
         self._tests = [test for _, test in folds]
         learned = [_row_weights(weight, row_of, test, x.shape[0]) for test in self._tests]
@@ -181,6 +186,14 @@ class Search:
         for fold, test in enumerate(self._tests):
             out_of_fold[test] = found[fold, grid.best].logits
         return grid, out_of_fold
+
+
+def _lack_a_class(
+    folds: list[tuple[NDArray[np.int64], NDArray[np.int64]]], y: NDArray, weight: NDArray
+) -> bool:
+    """Whether a fold would learn from one class only, or be judged on one."""
+    return any(len(np.unique(part)) < 2 for learned, held in folds
+               for part in (y[learned][weight[learned] > 0], y[held]))
 
 
 def _row_weights(weight: NDArray, row_of: NDArray, test: NDArray, rows: int) -> NDArray[np.float64]:

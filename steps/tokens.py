@@ -8,7 +8,7 @@ analyzer of terms gives the same vocabulary, idf and weights (a test compares th
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import islice, pairwise, repeat
 from typing import NamedTuple
@@ -34,7 +34,7 @@ from jobmatch_pyfunc.scoring import with_data
 from jobmatch_pyfunc.text import terms_of, words_as_written
 
 CHUNK_WORDS = 2_000_000
-"""Words are counted in chunks of about this size, which bounds the memory."""
+"""Words are counted in chunks of about this size: only their pairs are in memory together."""
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,16 @@ def tokenise(
     """Split every text into words. `report` is told the share done (0..1)."""
     numbers = _Numbers()
     found, done = [], 0
+    every = blocks(texts.str.len_bytes().to_numpy())
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # arrow lets go of the interpreter's lock
-        cut_blocks = threads.map(
-            lambda block: cut(texts[block].to_arrow()), blocks(texts.str.len_bytes().to_numpy()))
-        while some := list(islice(cut_blocks, TOGETHER)):
+        def cut_next() -> list[Future[Pieces]]:
+            return [threads.submit(lambda block: cut(texts[block].to_arrow()), block)
+                    for block in islice(every, TOGETHER)]
+
+        cutting = cut_next()
+        while cutting:
+            some = [future.result() for future in cutting]
+            cutting = cut_next()  # while the words of these are numbered
             bare, number = bare_pieces(pa.concat_arrays([block.distinct for block in some]))
             code = numbers.codes(bare.to_pylist())[number]
             ends = np.cumsum([len(block.distinct) for block in some])
@@ -78,23 +84,26 @@ def tokenise(
                 done += len(block.bounds) - 1
             report(done / len(texts) if len(texts) else 1)
         parts = [future.result() for future in found]
-    per_text, ids, frequency = zip(*parts, strict=True)
+    per_text, ids, words, frequency = zip(*parts, strict=True)
     return Tokens(np.concatenate([[0], np.cumsum(np.concatenate(per_text))]), np.concatenate(ids),
-                  list(numbers.terms), numbers.written(frequency))
+                  list(numbers.terms),
+                  numbers.written(np.concatenate(words), np.concatenate(frequency)))
 
 
 def _terms_only(
     pieces: Pieces, codes: NDArray[np.int32], several: Sequence[tuple[int, ...]],
     term_of_word: NDArray[np.int32],
-) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64]]:
-    """How many words of each text are terms, the numbers of those terms, and how often each word
-    occurs: words without a term fall away. `codes` are those of the distinct pieces."""
+) -> tuple[NDArray[np.int64], NDArray[np.int32], NDArray[np.int64], NDArray[np.int64]]:
+    """How many words of each text are terms, and the numbers of those terms; the words that occur,
+    and how often. Words without a term fall away. `codes` are those of the distinct pieces."""
     word, per_text = words_of(codes[pieces.number], pieces.bounds, several)
     found = term_of_word[word]
     kept = found >= 0
     before = np.concatenate([[0], np.cumsum(kept)])
     ends = np.concatenate([[0], np.cumsum(per_text)])
-    return np.diff(before[ends]), found[kept], np.bincount(word, minlength=len(term_of_word))
+    frequency = np.bincount(word)
+    told = np.flatnonzero(frequency)
+    return np.diff(before[ends]), found[kept], told, frequency[told]
 
 
 class _Numbers:
@@ -135,12 +144,10 @@ class _Numbers:
             self._codes[piece] = code
         return code
 
-    def written(self, frequency: Sequence[NDArray[np.int64]]) -> list[str]:
-        """The most frequent word of each term; of equals the one met first. frequency: how often
-        each word occurs, in parts, which need not know the last words."""
-        total = np.zeros(len(self._words), np.int64)
-        for part in frequency:
-            total[:len(part)] += part
+    def written(self, told: NDArray[np.int64], frequency: NDArray[np.int64]) -> list[str]:
+        """The most frequent word of each term; of equals the one met first. told, frequency: words,
+        and how often each occurs, which may come several times."""
+        total = np.bincount(told, frequency, len(self._words))
         words = list(self._words)
         order = np.lexsort((np.arange(len(words)), -total))
         order = order[self.term_of_word[order] >= 0]

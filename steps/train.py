@@ -18,9 +18,6 @@ if __name__ == "__main__":
 import json
 import resource
 import shutil
-from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -37,6 +34,7 @@ from jobmatch_pyfunc.scoring import Pool
 from jobmatch_pyfunc.storage import write_pool
 from steps import features as feature_files
 from steps import featurize, ingest
+from steps.beside import beside
 from steps.convergence import silence_unconverged
 from steps.corpus import Pairs, candidates_seen
 from steps.described import DescribedModel, Vectoriser, fit_described
@@ -193,12 +191,12 @@ def train(p: TrainParameters) -> None:
     client = MlflowClient()
     progress.stage("judging", "and fitting on everything")
     with (
-        TemporaryDirectory() as temporary, _beside() as beside,
+        TemporaryDirectory() as temporary, beside(1) as other,
         threadpool_limits(1, "blas"),  # those of BLAS would take the core of the other work
     ):
         # the judging must fit nothing, nor touch the filters of warnings: liblinear has one random
         # generator a process, and scikit-learn's fits change those filters
-        whole = beside.submit(fit_everything, features, p, first, described)
+        whole = other.submit(fit_everything, features, p, first, described)
         current = version_at(client, PRODUCTION)
         production = readable(current)
         work = Path(temporary)
@@ -264,17 +262,6 @@ def hired_shares(features: Features) -> dict[str, float]:
         pairs = features.training_pairs(part)
         shares[part] = float(pairs.hired[pairs.joined].mean())
     return shares
-
-
-@contextmanager
-def _beside() -> Iterator[ThreadPoolExecutor]:
-    """A second thread that nobody waits for when the first one fails or is stopped: the run is
-    ended at once, and the process with it as soon as that thread is through."""
-    threads = ThreadPoolExecutor(1)
-    try:
-        yield threads
-    finally:
-        threads.shutdown(wait=False, cancel_futures=True)
 
 
 def shipped_pool(features: Features, final: Fit) -> Pool:

@@ -276,6 +276,15 @@ def test_a_fold_where_everybody_was_hired_is_told() -> None:
         search(x, hired, groups, np.ones(len(groups)), replace(HOW, folds=5))
 
 
+def test_a_fold_that_would_learn_from_the_hired_alone_is_told() -> None:
+    groups = np.array([0, 1, 2, 3] + [4] * 90 + [5] * 3)
+    hired = (groups < 4).astype(np.int64)
+    x = sp.csr_matrix(np.random.default_rng(0).random((len(groups), 3)))
+    weight = np.where(groups == 5, 0.0, 1.0)  # none of them was drawn
+    with pytest.raises(StepError, match=r"not hired is of one vacancy.*lower grid_search_cv"):
+        search(x, hired, groups, weight, replace(HOW, folds=2))
+
+
 @contextmanager
 def searching() -> Iterator[tuple[subprocess.Popen[str], int]]:
     """A process that waits for its worker, which never ends its fit."""
