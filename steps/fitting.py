@@ -61,9 +61,9 @@ PLAUSIBLE_AUC, IMPLAUSIBLE_AUC = 0.76, 0.85
 were hired that it could be the first: on real records no column that has not seen it tells more
 (docs/model.md)."""
 UNDECIDED_KINDS = 7_000
-"""Of more kinds of undecided pairs than these, more than the real records hold, and than half of
-the others' number, so many are drawn: the rest tell nothing that they do not
-(docs/experiments.md)."""
+"""At most so many kinds of undecided pairs are learned from, which is more than the real records
+hold, or half as many as there are of others where that is more: the rest tell nothing that they do
+not (docs/experiments.md)."""
 LEAK_PAIRS = 10_000
 """A leak is looked for in at most so many pairs of each outcome: what tells so much shows there."""
 
