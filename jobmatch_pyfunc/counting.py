@@ -62,16 +62,11 @@ class BatchCounter:
         return sp.vstack(counts, format="csr")
 
     def _counts(self, some: Sequence["Pieces"]) -> Iterator[sp.csr_matrix]:
-        distinct = pa.concat_arrays([block.distinct for block in some])
-        bare, number = bare_pieces(distinct)
+        bare, numbers = bare_pieces(some)
         codes, known = self._codes(bare)
-        code = codes[number]
-        begin = 0
-        for block in some:
-            end = begin + len(block.distinct)
+        for block, number in zip(some, numbers, strict=True):
             yield self._matrix(
-                *words_of(code[begin:end][block.number], block.bounds, known.several))
-            begin = end
+                *words_of(codes[number][block.number], block.bounds, known.several))
 
     def _matrix(self, word: NDArray[np.int32], sizes: NDArray[np.int32]) -> sp.csr_matrix:
         """Counts in texts of so many words each, given the number of every word."""
@@ -169,11 +164,16 @@ def cut(texts: pa.LargeStringArray) -> Pieces:
     return Pieces(told_apart.dictionary, np.asarray(told_apart.indices), np.searchsorted(at, ends))
 
 
-def bare_pieces(pieces: pa.LargeStringArray) -> tuple[pa.LargeStringArray, NDArray[np.int32]]:
-    """The distinct ones of some pieces without what is beside words and in lower case, in the order
-    in which they are met, and which of those each piece is: `Java, ` and `java ` hold the same."""
+def bare_pieces(
+    some: Sequence[Pieces]
+) -> tuple[pa.LargeStringArray, list[NDArray[np.int32]]]:
+    """The distinct pieces of some blocks without what is beside words and in lower case, in the
+    order in which they are met, and which of those each block's distinct ones are: `Java, ` and
+    `java ` hold the same."""
+    pieces = pa.concat_arrays([block.distinct for block in some])
     bare = pc.ascii_lower(pc.utf8_trim(pieces, BESIDE_WORDS)).dictionary_encode()
-    return bare.dictionary, np.asarray(bare.indices)
+    ends = np.cumsum([len(block.distinct) for block in some])
+    return bare.dictionary, np.split(np.asarray(bare.indices), ends[:-1])
 
 
 def words_of(

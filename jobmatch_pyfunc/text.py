@@ -91,14 +91,12 @@ def _fold(word: str) -> str:
 
 def words_as_written(text: str) -> list[str]:
     """The words of a text in lower case, in order, with those that are no terms."""
-    if text.isascii() and text.isalpha() and text.islower():  # it is one
-        return [text]
     return _token.findall(text.lower())
 
 
 def words(text: str) -> list[str]:
     """The single-word terms of a text, in order."""
-    found = _token.findall(text.lower())
+    found = words_as_written(text)
     terms: list[str | None] = list(map(_terms.get, found))
     if None in terms:
         terms = list(map(term_of, found))

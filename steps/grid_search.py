@@ -119,7 +119,8 @@ def search(
     that weighs nothing is not learned from, and has an out-of-fold logit as the others.
     `silence_unconverged` is called before, or each fit that stops warns.
     Returns the grid and, for the best C, the out-of-fold logit of every pair.
-    Raises StepError where fewer groups than folds hold a positive, or a fold holds nothing else.
+    Raises StepError where fewer groups than folds hold a positive, or a fold holds nothing else or
+    would learn from nothing else.
     """
     return Search(x, y, groups, weight, how, regression, row_of).result()
 

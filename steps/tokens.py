@@ -75,12 +75,11 @@ def tokenise(
         while cutting:
             some = [future.result() for future in cutting]
             cutting = cut_next()  # while the words of these are numbered
-            bare, number = bare_pieces(pa.concat_arrays([block.distinct for block in some]))
-            code = numbers.codes(bare.to_pylist())[number]
-            ends = np.cumsum([len(block.distinct) for block in some])
-            for block, codes in zip(some, np.split(code, ends[:-1]), strict=True):
+            bare, of_blocks = bare_pieces(some)
+            codes = numbers.codes(bare.to_pylist())
+            for block, number in zip(some, of_blocks, strict=True):
                 found.append(threads.submit(
-                    _terms_only, block, codes, numbers.several, numbers.term_of_word))
+                    _terms_only, block, codes[number], numbers.several, numbers.term_of_word))
                 done += len(block.bounds) - 1
             report(done / len(texts) if len(texts) else 1)
         parts = [future.result() for future in found]
