@@ -330,10 +330,10 @@ def featurize(p: FeaturizeParameters) -> None:
         beside(1) as other,
         threadpool_limits(1, "blas"),  # those of BLAS would take the core of the other work
     ):
-        # terms are weighed on one core, a latent space is fitted on two: one after the other
-        weighing = other.submit(weigh_terms, corpus, counted, *every, p)
+        # a latent space is fitted on two cores: one after the other
         first = fit_space(weigh_terms(corpus, counted, *seen, p), corpus, training, p)
         progress.stage("fitting the baseline vectorisers")
+        weighing = other.submit(weigh_terms, corpus, counted, *every, p)
         whole = other.submit(lambda: fit_space(weighing.result(), corpus, pairs, p))
         described = described_vectorisers(corpus, counted, training.where(training.joined), p)
         progress.stage("fitting ours on everything")
