@@ -310,21 +310,17 @@ class Pool:
 
     def match_logits(self, scorer: Scorer, query: Query, latent: Floats) -> Floats:
         """Match logits of a vacancy's query with the whole pool."""
-        begins, ends = self.indptr[query.indices], self.indptr[query.indices + 1]
-        counts = ends - begins
-        total = int(counts.sum())
-        crossed: Floats = np.zeros(self.size)
-        if total:
-            firsts = np.repeat(begins - np.concatenate([[0], np.cumsum(counts)[:-1]]), counts)
-            at = firsts + np.arange(total)
-            crossed = np.bincount(
-                self.indices[at],
-                weights=self.data[at] * np.repeat(query.data, counts),
-                minlength=self.size,
-            ).astype(np.float64, copy=False)
+        logits: Floats = np.zeros(self.size)
+        # a term at a time: what one of them needs fits into the cache, all together need megabytes
+        for begin, end, weight in zip(
+            self.indptr[query.indices], self.indptr[query.indices + 1], query.data, strict=True
+        ):
+            some = slice(begin, end)  # no candidate twice
+            np.add.at(logits, self.indices[some].astype(np.intp), self.data[some] * weight)
         w = scorer.weights
-        near = self.latent @ latent.astype(np.float32)
-        return w.match_intercept + crossed + w.match_latent * near
+        logits += w.match_intercept
+        logits += w.match_latent * (self.latent @ latent.astype(np.float32))
+        return logits
 
 
 def best_first(logits: Floats, k: int) -> Ints:
