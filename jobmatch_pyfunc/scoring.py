@@ -315,7 +315,7 @@ class Pool:
         for begin, end, weight in zip(
             self.indptr[query.indices], self.indptr[query.indices + 1], query.data, strict=True
         ):
-            some = slice(begin, end)  # no candidate twice
+            some = slice(begin, end)
             np.add.at(logits, self.indices[some].astype(np.intp), self.data[some] * weight)
         w = scorer.weights
         logits += w.match_intercept
