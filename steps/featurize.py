@@ -330,7 +330,7 @@ def featurize(p: FeaturizeParameters) -> None:
         beside(1) as other,
         threadpool_limits(1, "blas"),  # those of BLAS would take the core of the other work
     ):
-        # a latent space is fitted on two cores: one after the other
+        # a latent space is fitted on two cores: nothing runs beside the first, which the grid needs
         first = fit_space(weigh_terms(corpus, counted, *seen, p), corpus, training, p)
         progress.stage("fitting the baseline vectorisers")
         weighing = other.submit(weigh_terms, corpus, counted, *every, p)
