@@ -310,17 +310,22 @@ class Pool:
 
     def match_logits(self, scorer: Scorer, query: Query, latent: Floats) -> Floats:
         """Match logits of a vacancy's query with the whole pool."""
-        logits: Floats = np.zeros(self.size)
+        w = scorer.weights
+        logits = self.crossed(query)
+        logits += w.match_intercept
+        logits += w.match_latent * (self.latent @ latent.astype(np.float32))
+        return logits
+
+    def crossed(self, query: Query) -> Floats:
+        """The query times the pivoted vector of each candidate."""
+        sums: Floats = np.zeros(self.size)
         # a term at a time: what one of them needs fits into the cache, all together need megabytes
         for begin, end, weight in zip(
             self.indptr[query.indices], self.indptr[query.indices + 1], query.data, strict=True
         ):
             some = slice(begin, end)
-            np.add.at(logits, self.indices[some].astype(np.intp), self.data[some] * weight)
-        w = scorer.weights
-        logits += w.match_intercept
-        logits += w.match_latent * (self.latent @ latent.astype(np.float32))
-        return logits
+            np.add.at(sums, self.indices[some].astype(np.intp), self.data[some] * weight)
+        return sums
 
 
 def best_first(logits: Floats, k: int) -> Ints:

@@ -28,18 +28,19 @@ from steps.ingest import IngestParameters
 from steps.judging import (
     Contender,
     Held,
-    Judgement,
     cosine_contender,
     described_contender,
     held,
     judge,
     model_contender,
+    pool_of,
     random_contender,
 )
 from steps.parameters import select
 from steps.progress import Progress
 from steps.registry import PRODUCTION, Wanted, resolve, version_at
-from steps.report import log_judgement, print_table
+from steps.report import begin_drawing, log_judgement, print_table
+from steps.scores import Judgement
 from steps.session import run_step
 from steps.tokens import tokenise
 from steps.versions import UnreadableVersion, Version, load_version
@@ -73,10 +74,11 @@ def judge_all(
     """The baselines, production where it can be judged, and the version last."""
     fitted = version.part(part)
     vacancies, candidates = corpus.vectors(fitted.terms, fitted.space)
+    pool = pool_of(candidates, fitted.scorer, on)
     contenders: list[Callable[[], Contender]] = [
         lambda: model_contender(version.name, fitted.scorer, vacancies, candidates,
-                                fitted.threshold, on),  # takes longest
-        lambda: cosine_contender(vacancies, candidates, on),
+                                fitted.threshold, on, pool),  # takes longest
+        lambda: cosine_contender(vacancies, candidates, on, pool, fitted.scorer.space),
         lambda: described_contender(version.described(part), corpus, on),
         lambda: random_contender(on, version.hired_share[part]),
     ]
@@ -108,7 +110,7 @@ def judge_version(corpus: Corpus, on: Held, version: Version) -> Judgement | Non
     vacancies, candidates = corpus.vectors(fitted.terms, fitted.space)
     return judge(model_contender(
         f"production ({version.name})", fitted.scorer, vacancies, candidates,
-        fitted.threshold, on), on)
+        fitted.threshold, on, pool_of(candidates, fitted.scorer, on)), on)
 
 
 def evaluate(p: EvaluateParameters) -> None:
@@ -130,7 +132,8 @@ def evaluate(p: EvaluateParameters) -> None:
               if production and production.number != version.number else None)
     judgements = judge_all(corpus, on, version, part, theirs, progress)
     progress.stage("writing the report")
-    log_judgement(judgements, on, version, part, corpus.tokens)
+    drawn = begin_drawing(judgements, on, version, part, corpus.tokens)
+    log_judgement(judgements, on, version, part, drawn)
     mlflow.set_tags({"jobmatch.version": version.number, "jobmatch.part": part})
     progress.finish()
     print_table(judgements, on, part)

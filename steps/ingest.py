@@ -52,6 +52,8 @@ EARLIEST = date(1990, 1, 1)
 DATE = re.compile(
     rb'"data_(?:requicisao|candidatura)"\s*:\s*"\s*([0-9]{1,2})-([0-9]{1,2})-([0-9]{4,9})\s*"')
 """A date that becomes a column, as the files hold it. One after today is an impossible date."""
+ROWS_AT_ONCE = 5_000
+"""So many rows of a table are compressed, and read, at once: on every core some."""
 MOST_OUTCOMES, LONGEST_OUTCOME = 20, 60
 """So many unknown outcomes are named, without contact details and cut to so many characters."""
 
@@ -273,7 +275,8 @@ def _log_tables(data_dir: Path, **tables: pl.DataFrame) -> None:
     with TemporaryDirectory() as folder:
         for name, table in tables.items():
             path = Path(folder) / f"{name}.parquet"
-            write_table(table, path, compression="zstd", compression_level=1)
+            write_table(table, path, compression="zstd", compression_level=1,
+                        row_group_size=ROWS_AT_ONCE)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")  # two of MLflow's source types fit a local folder
                 dataset = from_polars(

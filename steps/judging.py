@@ -1,19 +1,29 @@
 """A model beside its baselines, on vacancies that none of them has seen."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 import polars as pl
 from numpy.typing import NDArray
 
-from jobmatch_pyfunc.scoring import Candidates, Scorer, Vacancies, sigmoid, unit_rows
+from jobmatch_pyfunc.scoring import (
+    Candidates,
+    Pool,
+    Query,
+    Scorer,
+    Space,
+    Vacancies,
+    sigmoid,
+    unit_rows,
+)
 from steps.corpus import Corpus, Pairs, drawn
 from steps.described import DescribedModel
 from steps.failure import StepError
 from steps.scores import (
     Estimate,
     Floats,
+    Judgement,
     difference,
     hire_estimates,
     pool_estimates,
@@ -61,14 +71,6 @@ class Contender:
     name: str
     pool_scores: Callable[[int], Floats]
     hire: Floats
-    threshold: float | None = None
-
-
-@dataclass(frozen=True)
-class Judgement:
-    name: str
-    estimates: dict[str, Estimate]
-    hire: Floats = field(repr=False)
     threshold: float | None = None
 
 
@@ -127,14 +129,18 @@ def _drawn(on: Held) -> NDArray[np.int64]:
     return drawn(vacancies, POOL_VACANCIES, np.random.default_rng(on.seed))
 
 
+def pool_of(candidates: Candidates, scorer: Scorer, on: Held) -> Pool:
+    """The pool that is judged on, as one ships with a version."""
+    return make_pool([str(i) for i in on.pool], candidates, on.pool, scorer)
+
+
 def model_contender(
     name: str, scorer: Scorer, vacancies: Vacancies, candidates: Candidates, threshold: float,
-    on: Held,
+    on: Held, pool: Pool,
 ) -> Contender:
-    """A fitted model: ranks by match, as a served version ranks its pool, and predicts with its
-    probability."""
+    """A fitted model: ranks by match, as a served version ranks its pool (`pool_of`), and predicts
+    with its probability."""
     _, hire = scorer.score_pairs(vacancies, candidates, on.pairs.vacancy, on.pairs.candidate)
-    pool = make_pool([str(i) for i in on.pool], candidates, on.pool, scorer)
 
     def scores(v: int) -> Floats:
         return pool.match_logits(scorer, scorer.query(vacancies, v), vacancies.latent[v])
@@ -150,13 +156,29 @@ def random_contender(on: Held, hired_share: float) -> Contender:
                      np.full(len(on.pairs), hired_share), threshold=0.5)
 
 
-def cosine_contender(vacancies: Vacancies, candidates: Candidates, on: Held) -> Contender:
-    """Cosine of the TF-IDF vectors of title and body with the CV."""
+def cosine_contender(
+    vacancies: Vacancies, candidates: Candidates, on: Held, pool: Pool, space: Space
+) -> Contender:
+    """Cosine of the TF-IDF vectors of title and body with the CV. pool: that of `pool_of`, from
+    any model of this space."""
     both = unit_rows((vacancies.title + vacancies.body).tocsr())
-    by_term = candidates.unit[on.pool].T.tocsr()
+    unit, pivoted = candidates.unit, candidates.pivoted
     cosine = np.asarray(
-        both[on.pairs.vacancy].multiply(candidates.unit[on.pairs.candidate]).sum(axis=1)).ravel()
-    return Contender("cosine", lambda v: (both[v] @ by_term).toarray().ravel(), cosine)
+        both[on.pairs.vacancy].multiply(unit[on.pairs.candidate]).sum(axis=1)).ravel()
+    # pivoted vectors are the unit ones but for a factor each and relative idf: no second pool
+    filled = np.diff(unit.indptr) > 0
+    first = unit.indptr[:-1][filled]
+    factor = np.zeros(unit.shape[0])
+    factor[filled] = (unit.data[first] / pivoted.data[first]
+                      * space.relative_idf[unit.indices[first]])
+    factor = factor[on.pool]
+
+    def scores(v: int) -> Floats:
+        own = slice(both.indptr[v], both.indptr[v + 1])
+        terms = both.indices[own]
+        return factor * pool.crossed(Query(terms, both.data[own] / space.relative_idf[terms]))
+
+    return Contender("cosine", scores, cosine)
 
 
 def described_contender(model: DescribedModel, corpus: Corpus, on: Held) -> Contender:

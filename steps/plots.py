@@ -1,15 +1,13 @@
-"""Plots of a judgement, as images for the run."""
+"""Plots of a judgement, as images for the run.
 
-from collections.abc import Callable
+Matplotlib is imported where something is drawn: where the worker draws, a training does without.
+"""
 
-import matplotlib
-
-matplotlib.use("Agg")
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
-from matplotlib import pyplot as plt
-from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from numpy.typing import NDArray
 from sklearn.metrics import (
     ConfusionMatrixDisplay,
@@ -17,7 +15,10 @@ from sklearn.metrics import (
     RocCurveDisplay,
 )
 
-from steps.judging import Judgement
+from steps.scores import Judgement
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
 
 SIZE = (5.2, 4.2)
 Image = NDArray[np.uint8]
@@ -29,7 +30,7 @@ def _both(hired: NDArray) -> bool:
     return bool(0 < hired.sum() < len(hired))
 
 
-def roc(axes: Axes, hired: NDArray, judgements: list[Judgement]) -> None:
+def roc(axes: "Axes", hired: NDArray, judgements: Sequence[Judgement]) -> None:
     for judgement in judgements if _both(hired) else ():
         RocCurveDisplay.from_predictions(hired, judgement.hire, ax=axes, name=judgement.name)
     axes.plot([0, 1], [0, 1], ":", color="grey")
@@ -39,7 +40,7 @@ def roc(axes: Axes, hired: NDArray, judgements: list[Judgement]) -> None:
         axes.legend(fontsize=7, loc="lower right")
 
 
-def precision_recall(axes: Axes, hired: NDArray, judgements: list[Judgement]) -> None:
+def precision_recall(axes: "Axes", hired: NDArray, judgements: Sequence[Judgement]) -> None:
     for judgement in judgements if _both(hired) else ():
         PrecisionRecallDisplay.from_predictions(hired, judgement.hire, ax=axes,
                                                 name=judgement.name)
@@ -50,7 +51,7 @@ def precision_recall(axes: Axes, hired: NDArray, judgements: list[Judgement]) ->
         axes.legend(fontsize=7, loc="upper right")
 
 
-def calibration(axes: Axes, hired: NDArray, probability: NDArray) -> None:
+def calibration(axes: "Axes", hired: NDArray, probability: NDArray) -> None:
     groups = np.array_split(np.argsort(probability, kind="stable"), 10)
     groups = [g for g in groups if len(g)]
     predicted = [probability[g].mean() for g in groups]
@@ -62,14 +63,14 @@ def calibration(axes: Axes, hired: NDArray, probability: NDArray) -> None:
              ylabel="share really hired", xlim=(0, top), ylim=(0, top))
 
 
-def confusion(axes: Axes, hired: NDArray, probability: NDArray, threshold: float) -> None:
+def confusion(axes: "Axes", hired: NDArray, probability: NDArray, threshold: float) -> None:
     ConfusionMatrixDisplay.from_predictions(
         hired == 1, probability >= threshold, ax=axes, colorbar=False, labels=[False, True],
         display_labels=["not hired", "hired"])
     axes.set(title=f"Confusion at threshold {threshold:.3f}")
 
 
-def distribution(axes: Axes, hired: NDArray, probability: NDArray) -> None:
+def distribution(axes: "Axes", hired: NDArray, probability: NDArray) -> None:
     bins = np.linspace(0, max(probability.max(), 0.05), 30).tolist()
     for value, name in ((0, "not hired"), (1, "hired")):
         if (hired == value).any():
@@ -78,7 +79,7 @@ def distribution(axes: Axes, hired: NDArray, probability: NDArray) -> None:
     axes.legend()
 
 
-def strongest_terms(axes: Axes, names: list[str], weights: NDArray, title: str) -> None:
+def strongest_terms(axes: "Axes", names: Sequence[str], weights: NDArray, title: str) -> None:
     order = np.argsort(weights)
     shown = np.concatenate([order[:12], order[-12:]])
     axes.barh([names[i][:28] for i in shown], weights[shown],
@@ -87,7 +88,7 @@ def strongest_terms(axes: Axes, names: list[str], weights: NDArray, title: str) 
     axes.set(title=title)
 
 
-def pool_recall(axes: Axes, judgements: list[Judgement]) -> None:
+def pool_recall(axes: "Axes", judgements: Sequence[Judgement]) -> None:
     names = ("pool_recall_at_10", "pool_recall_at_50")
     width = 0.8 / len(judgements)
     for number, judgement in enumerate(judgements):
@@ -99,9 +100,28 @@ def pool_recall(axes: Axes, judgements: list[Judgement]) -> None:
     axes.legend(fontsize=7)
 
 
-def draw(hired: NDArray, judgements: list[Judgement], names: list[str], hire_body: NDArray,
-         hire_cv: NDArray) -> dict[str, Image]:
-    """Every plot as an image of its own, and all on one page. The last judgement is the model's."""
+@dataclass(frozen=True)
+class Drawing:
+    """What the plots show."""
+
+    hired: NDArray[np.int64]
+    """Of each pair that was judged."""
+    judgements: Sequence[Judgement]
+    """The last is the model's."""
+    terms: Sequence[str]
+    """Of the model's vocabulary, as they are written."""
+    hire_body: NDArray[np.float64]
+    """The weight of each in a vacancy's body."""
+    hire_cv: NDArray[np.float64]
+    """The same in a CV."""
+
+
+def draw(what: Drawing) -> dict[str, Image]:
+    """Every plot as an image of its own, and all on one page."""
+    import matplotlib
+
+    matplotlib.use("Agg")  # whatever the environment says: nothing is shown
+    hired, judgements = what.hired, what.judgements
     own = judgements[-1]
     threshold = own.threshold if own.threshold is not None else 0.5
     images = {name: _image(drawing) for name, drawing in {
@@ -112,9 +132,9 @@ def draw(hired: NDArray, judgements: list[Judgement], names: list[str], hire_bod
         "score_distribution": lambda a: distribution(a, hired, own.hire),
         "pool_recall": lambda a: pool_recall(a, judgements),
         "strongest_terms_vacancy": lambda a: strongest_terms(
-            a, names, hire_body, "Terms of the vacancy: hired more (blue), less (red)"),
+            a, what.terms, what.hire_body, "Terms of the vacancy: hired more (blue), less (red)"),
         "strongest_terms_cv": lambda a: strongest_terms(
-            a, names, hire_cv, "Terms of the CV: hired more (blue), less (red)"),
+            a, what.terms, what.hire_cv, "Terms of the CV: hired more (blue), less (red)"),
     }.items()}
     # put together from the images: drawing each plot again took as long as all of them
     single = list(images.values())
@@ -122,10 +142,12 @@ def draw(hired: NDArray, judgements: list[Judgement], names: list[str], hire_bod
     return images
 
 
-def _image(drawing: Callable[[Axes], None]) -> Image:
-    figure, axes = plt.subplots(figsize=SIZE, layout="constrained")
+def _image(drawing: Callable[["Axes"], None]) -> Image:
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=SIZE, layout="constrained")
     canvas = FigureCanvasAgg(figure)
-    drawing(axes)
+    drawing(figure.subplots())
     canvas.draw()
-    plt.close(figure)
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()

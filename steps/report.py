@@ -6,10 +6,12 @@ import mlflow
 import numpy as np
 
 from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
-from steps import plots
-from steps.judging import POOL_VACANCIES, Held, Judgement, table
+from steps.judging import POOL_VACANCIES, Held, table
+from steps.plots import Drawing, Image, draw
+from steps.scores import Judgement
 from steps.tokens import Tokens
 from steps.versions import Version
+from steps.worker import Calls
 
 WORDS = {
     "hire_auc": "a hired person gets a higher probability than one who was not (0.5 is chance)",
@@ -74,28 +76,38 @@ def log_metrics(judgement: Judgement) -> None:
     mlflow.log_metrics({name: value for name, value in metrics.items() if np.isfinite(value)})
 
 
+def begin_drawing(
+    judgements: list[Judgement], on: Held, version: Version, part: str, tokens: Tokens
+) -> Calls[dict[str, Image]]:
+    """The plots of the last judgement, of a version's part: the worker, where there is one, draws
+    them while this process does something else."""
+    fitted = version.part(part)
+    written = dict(zip(tokens.terms, tokens.written, strict=True))
+    terms = [" ".join(written.get(word, word) for word in term.split(" "))
+             for term in fitted.terms]
+    weights = fitted.scorer.weights
+    plots: Calls[dict[str, Image]] = Calls([draw], Drawing(
+        on.pairs.hired, judgements, terms, weights.hire_body, weights.hire_cv))
+    plots.begin()
+    return plots
+
+
 def log_judgement(
-    judgements: list[Judgement], on: Held, version: Version, part: str, tokens: Tokens,
-    trained: str = "See the run that trained it.",
+    judgements: list[Judgement], on: Held, version: Version, part: str,
+    plots: Calls[dict[str, Image]], trained: str = "See the run that trained it.",
 ) -> None:
     """Log table, plots and model card of the last judgement, of a version's part, on the active
     run."""
-    own, fitted = judgements[-1], version.part(part)
-    log_metrics(own)
+    log_metrics(judgements[-1])
     figures = table(judgements)
     mlflow.log_text(figures.write_csv(), "judgement.csv")
     mlflow.log_text(
         json.dumps({j.name: {n: [e.value, e.low, e.high] for n, e in j.estimates.items()}
                     for j in judgements}, indent=1),
         "judgement.json")
-    written = dict(zip(tokens.terms, tokens.written, strict=True))
-    names = [" ".join(written.get(word, word) for word in term.split(" "))
-             for term in fitted.terms]
-    weights = fitted.scorer.weights
-    drawn = plots.draw(on.pairs.hired, judgements, names, weights.hire_body, weights.hire_cv)
-    for name, image in drawn.items():
-        mlflow.log_image(image, artifact_file=f"plots/{name}.png")
     mlflow.log_text(model_card(judgements, on, version, part, trained), "model_card.md")
+    for name, image in plots.results()[0].items():
+        mlflow.log_image(image, artifact_file=f"plots/{name}.png")
 
 
 def model_card(

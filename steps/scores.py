@@ -4,8 +4,8 @@ Rows of one vacancy are not independent, so every interval resamples whole vacan
 bootstrap; Davison & Hinkley, Bootstrap Methods and their Application, 1997, section 3.8).
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -35,30 +35,45 @@ class Estimate:
         return f"{self.value:.3f} [{self.low:.3f}, {self.high:.3f}]"
 
 
+@dataclass(frozen=True)
+class Judgement:
+    """All figures of one model, and what it said of each pair."""
+
+    name: str
+    estimates: dict[str, Estimate]
+    hire: Floats = field(repr=False)
+    threshold: float | None = None
+    """Where `hire` is a probability."""
+
+
 def expected_calibration_error(
-    hired: Ints, probability: Floats, weight: Floats | None = None, bins: int = 10
-) -> float:
-    """Mean absolute gap between predicted and observed share over bins of equal mass, weighted by
-    their size (Naeini, Cooper & Hauskrecht, AAAI 2015, with quantile bins)."""
-    weight = np.ones(len(hired)) if weight is None else weight
+    hired: Ints, probability: Floats, weights: Floats, bins: int = 10
+) -> Floats:
+    """Mean absolute gap between predicted and observed share over bins of as many rows each,
+    weighted by what the rows weigh (Naeini, Cooper & Hauskrecht, AAAI 2015, with quantile bins):
+    one value for each row of weights (resamples × rows), over those that weigh something."""
     order = np.argsort(probability, kind="stable")
-    groups = np.array_split(order, bins)
-    gaps = [
-        abs(np.sum(weight[g] * (probability[g] - hired[g]))) for g in groups if len(g)
-    ]
-    return float(np.sum(gaps) / np.sum(weight))
+    gap = (probability - hired)[order]
+    errors = []
+    for begin in range(0, len(weights), TOGETHER):
+        drawn = weights[begin:begin + TOGETHER, order]
+        kept = np.cumsum(drawn > 0, axis=1)
+        gaps = np.insert(np.cumsum(drawn * gap, axis=1), 0, 0, axis=1)
+        for upto, total, rows in zip(kept, gaps, drawn, strict=True):
+            even, larger = divmod(int(upto[-1]), bins)
+            ends = even * np.arange(bins + 1) + np.minimum(np.arange(bins + 1), larger)
+            ends = np.searchsorted(upto, ends[1:]) + 1  # the first `larger` bins hold one more
+            of_bins = np.diff(total[np.insert(ends, 0, 0)])
+            errors.append(np.abs(of_bins).sum() / rows.sum())
+    return np.array(errors)
 
 
-def f1_at(threshold: float) -> Callable[[Ints, Floats, Floats], float]:
-    """F1 of the class hired when everyone at or above the threshold is predicted hired."""
-
-    def score(hired: Ints, probability: Floats, weight: Floats) -> float:
-        predicted = probability >= threshold
-        true = np.sum(weight * (predicted & (hired == 1)))
-        wrong = np.sum(weight * (predicted != (hired == 1)))
-        return float(2 * true / (2 * true + wrong)) if true + wrong else 0.0
-
-    return score
+def f1(hired: Ints, predicted: NDArray[np.bool_], weights: Floats) -> Floats:
+    """F1 of the class hired, one value for each row of weights (resamples × rows); 0 where nobody
+    is hired or predicted to be."""
+    true = weights @ (predicted & (hired == 1))
+    wrong = weights @ (predicted != (hired == 1))
+    return 2 * true / np.where(true + wrong > 0, 2 * true + wrong, 1)
 
 
 def best_f1_threshold(hired: Ints, probability: Floats) -> float:
@@ -126,11 +141,10 @@ def hire_estimates(
     draws = _draws(int(vacancy.max()) + 1, seed)
     weights = np.vstack([np.ones(len(hired)), draws[:, vacancy]])  # the first row is the figure
     auc, precision = auc_and_precision(hired, probability, weights)
-    f1 = f1_at(threshold)
     figures = {
         "hire_brier": weights @ (probability - hired) ** 2 / weights.sum(axis=1),
-        "hire_ece": _each(expected_calibration_error, hired, probability, weights),
-        "hire_f1": _each(f1, hired, probability, weights),
+        "hire_ece": expected_calibration_error(hired, probability, weights),
+        "hire_f1": f1(hired, probability >= threshold, weights),
     }
     if 0 < hired.sum() < len(hired):
         figures = {"hire_auc": auc, "hire_average_precision": precision, **figures}
@@ -142,25 +156,13 @@ def hire_estimates(
     return estimates | _within_vacancy(hired, probability, vacancy, draws)
 
 
-def _each(
-    figure: Callable[[Ints, Floats, Floats], float], hired: Ints, probability: Floats,
-    weights: Floats,
-) -> Floats:
-    """A figure under each row of weights, over the rows that they draw."""
-    values = []
-    for weight in weights:
-        kept = weight > 0
-        values.append(figure(hired[kept], probability[kept], weight[kept]))
-    return np.array(values)
-
-
 def _within_vacancy(
     hired: Ints, probability: Floats, vacancy: Ints, draws: Floats
 ) -> dict[str, Estimate]:
     """AUC over the pairs (hired, not hired) of the same vacancy, and how many such pairs."""
     vacancies = draws.shape[1]
     won, compared = np.zeros(vacancies), np.zeros(vacancies)
-    for number in np.unique(vacancy):
+    for number in np.unique(vacancy[hired == 1]):  # the others hold no such pair
         rows = vacancy == number
         up, down = probability[rows & (hired == 1)], probability[rows & (hired == 0)]
         if len(up) and len(down):
@@ -218,12 +220,16 @@ def pool_estimates(
     }
 
 
+@lru_cache(4)
 def _draws(vacancies: int, seed: int) -> Floats:
-    """How often each vacancy is drawn in each resample: (RESAMPLES, vacancies)."""
+    """How often each vacancy is drawn in each resample: (RESAMPLES, vacancies). The same for every
+    contender."""
     generator = np.random.default_rng(seed)
-    return generator.multinomial(
+    draws = generator.multinomial(
         vacancies, np.full(vacancies, 1 / vacancies), size=RESAMPLES
     ).astype(float)
+    draws.setflags(write=False)
+    return draws
 
 
 def _estimate(value: float, samples: list[float]) -> Estimate:

@@ -51,12 +51,13 @@ from steps.fitting import (
     unseen_logits,
 )
 from steps.ingest import IngestParameters
-from steps.judging import Held, Judgement, held, judge, model_contender, verdict
+from steps.judging import Held, held, judge, model_contender, pool_of, verdict
 from steps.memory import give_back, keep_freed
 from steps.parameters import PROJECT, command, select
 from steps.progress import Progress
 from steps.registry import MODEL, PRODUCTION, STAGING, current_user, set_production, version_at
-from steps.report import log_judgement, print_table
+from steps.report import begin_drawing, log_judgement, print_table
+from steps.scores import Judgement
 from steps.session import past_stopping, run_step
 from steps.versions import Version, make_pool, write_about, write_described_part, write_part
 
@@ -136,7 +137,9 @@ def gate(
         theirs = judge_version(features.corpus, on, production)
         fitted = version.part(HOLDOUT)
         vectors = features.corpus.vectors(fitted.terms, fitted.space)
-        own = judge(model_contender(own.name, fitted.scorer, *vectors, fitted.threshold, on), on)
+        pool = pool_of(vectors[1], fitted.scorer, on)
+        own = judge(
+            model_contender(own.name, fitted.scorer, *vectors, fitted.threshold, on, pool), on)
     return verdict(own, theirs)
 
 
@@ -186,7 +189,7 @@ def train(p: TrainParameters) -> None:
     del data
     progress.stage("fitting the baseline")
     described = fit_baseline(features, p, HOLDOUT)
-    worker.end()
+    worker.forget()
     give_back()
     client = MlflowClient()
     progress.stage("judging", "and fitting on everything")
@@ -211,6 +214,7 @@ def train(p: TrainParameters) -> None:
         theirs = judge_version(features.corpus, on, production) if production else None
         judgements = judge_all(features.corpus, on, mine, HOLDOUT, theirs, progress)
         own = judgements[-1]
+        plots = begin_drawing(judgements, on, mine, HOLDOUT, features.corpus.tokens)
         if current and production is None:
             passed, reason = False, (f"production (version {current.version}) cannot be read, so "
                                      "the two cannot be compared")
@@ -224,7 +228,8 @@ def train(p: TrainParameters) -> None:
         trained = (f"{len(features.pairs):,} people put forward for "
                    f"{len(features.vacancy_codes):,} vacancies up to {features.trained_until}, "
                    f"{int(features.pairs.hired.sum()):,} of them hired.")
-        log_judgement(judgements, on, mine, HOLDOUT, features.corpus.tokens, trained)
+        log_judgement(judgements, on, mine, HOLDOUT, plots, trained)
+        worker.end()
         _log_figures(first, final, own, on, features)
         number = register(work, final, {
             "gate": "passed" if passed else "failed", "gate_reason": reason,
@@ -251,16 +256,20 @@ def fit_baseline(features: Features, p: TrainParameters, part: str,
                  fixed: DescribedModel | None = None) -> DescribedModel:
     """The described model on one part, after a grid search; with `fixed`, at its C."""
     vectorisers = {name: Vectoriser(*spec) for name, spec in features.described.items()}
+    return fit_described(vectorisers, features.corpus, joined_pairs(features, part), p, fixed)
+
+
+def joined_pairs(features: Features, part: str) -> Pairs:
+    """The training pairs with a CV of one part."""
     pairs = features.training_pairs(part)
-    return fit_described(vectorisers, features.corpus, pairs.where(pairs.joined), p, fixed)
+    return pairs.where(pairs.joined)
 
 
 def hired_shares(features: Features) -> dict[str, float]:
     """The share of hired people among the pairs with a CV that each part is fitted on."""
     shares = {}
     for part in (HOLDOUT, SHIPPED):
-        pairs = features.training_pairs(part)
-        shares[part] = float(pairs.hired[pairs.joined].mean())
+        shares[part] = float(joined_pairs(features, part).hired.mean())
     return shares
 
 

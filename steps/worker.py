@@ -1,4 +1,4 @@
-"""The process that takes half of a grid search.
+"""The process that takes half of a grid search, and draws the plots.
 
 It imports scikit-learn for more than a second before it can help, so it is started before the one
 that it helps has imported its own libraries: this module stays apart from what takes long.
@@ -21,7 +21,7 @@ import joblib
 from joblib.externals.loky import ProcessPoolExecutor, process_executor
 from joblib.externals.loky.backend import resource_tracker
 
-from steps.memory import keep_freed
+from steps.memory import give_back, keep_freed
 from steps.parent import end_with
 from steps.records import FILES
 
@@ -70,6 +70,13 @@ def start() -> None:
     _executor = executor
 
 
+def forget() -> None:
+    """Let the worker, where there is one, give back the memory that it keeps for the next calls."""
+    if _executor is not None:
+        with suppress(RuntimeError, OSError):  # it was killed: who needs it next says so
+            _executor.submit(_forget)
+
+
 def end() -> None:
     """End it, whatever it does, where it has been started: it keeps memory for the next calls."""
     global _executor
@@ -85,6 +92,8 @@ def _begin(parent: int) -> None:
     end_with(parent)
     # where psutil is there, loky ends a worker whose memory grows, as that of this one must
     process_executor._MAX_MEMORY_LEAK_SIZE = sys.maxsize
+    from matplotlib import pyplot  # noqa: F401  scikit-learn's displays need it
+
     from steps import grid_search  # noqa: F401  scikit-learn with it, which takes so long
     from steps.convergence import silence_unconverged
 
@@ -183,6 +192,11 @@ def _say_once(text: str) -> None:
 
 def _call(function: Callable[[Any], R], path: Path) -> R:
     return function(_read(path))
+
+
+def _forget() -> None:
+    _read.cache_clear()
+    give_back()
 
 
 @lru_cache(1)

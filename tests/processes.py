@@ -2,8 +2,15 @@
 
 import os
 from contextlib import suppress
+from pathlib import Path
 
+import joblib
 import psutil
+import pytest
+
+needs_worker = pytest.mark.skipif(
+    not Path("/proc/self/task").exists() or joblib.cpu_count() < 2,
+    reason="needs Linux' /proc and two cores")
 
 
 def alive(process: int) -> bool:

@@ -13,7 +13,6 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import joblib
 import numpy as np
 import pytest
 import scipy.sparse as sp
@@ -25,7 +24,7 @@ from steps.fitting import side_by_side
 from steps.grid_search import Settings, begin_search, search
 from steps.records import FILES
 from tests.conftest import PROJECT
-from tests.processes import alive, children
+from tests.processes import alive, children, needs_worker
 
 HOW = Settings((0.1, 10.0), 3, "roc_auc", 1000, 7)
 
@@ -104,11 +103,6 @@ while alive(number):
 ENDED_WHILE_IT_IMPORTS = BEGINNING + """
 worker.end()
 """
-
-
-needs_worker = pytest.mark.skipif(
-    not Path("/proc/self/task").exists() or joblib.cpu_count() < 2,
-    reason="needs Linux' /proc and two cores")
 
 
 def rows() -> tuple[sp.csr_matrix, np.ndarray, np.ndarray, np.ndarray]:

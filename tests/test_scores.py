@@ -13,6 +13,7 @@ from steps.scores import (
     best_f1_threshold,
     difference,
     expected_calibration_error,
+    f1,
     hire_estimates,
     pool_estimates,
     ranks_in_pool,
@@ -61,8 +62,31 @@ def test_best_threshold_has_the_highest_f1() -> None:
 
 def test_calibration_error_is_zero_for_the_true_shares_and_large_for_wrong_ones() -> None:
     hired = np.tile([1, 0, 0, 0], 500)
-    assert expected_calibration_error(hired, np.full(2000, 0.25)) < 0.01
-    assert expected_calibration_error(hired, np.full(2000, 0.75)) == pytest.approx(0.5, abs=0.01)
+    once = np.ones((1, 2000))
+    right, wrong = (expected_calibration_error(hired, np.full(2000, p), once) for p in (0.25, 0.75))
+    assert right < 0.01
+    assert wrong == pytest.approx(0.5, abs=0.01)
+
+
+@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 3)), min_size=1,
+                max_size=40))
+def test_calibration_error_and_f1_of_resamples_are_those_of_the_rows_that_they_draw(
+    rows: list[tuple[bool, int, int]]
+) -> None:
+    hired, fifths, weight = (np.array(column) for column in zip(*rows, strict=True))
+    hired, probability = hired.astype(int), fifths / 4
+    weight[0] = max(weight[0], 1)
+    weights = np.stack([np.ones(len(rows)), weight.astype(float)])
+    errors = expected_calibration_error(hired, probability, weights)
+    scores = f1(hired, probability >= 0.5, weights)
+    for drawn, error, score in zip(weights, errors, scores, strict=True):
+        kept = np.argsort(probability, kind="stable")
+        kept = kept[drawn[kept] > 0]
+        gaps = [abs(np.sum(drawn[some] * (probability - hired)[some]))
+                for some in np.array_split(kept, 10)]
+        assert error == pytest.approx(sum(gaps) / drawn.sum(), abs=1e-12)
+        assert score == pytest.approx(f1_score(
+            hired, probability >= 0.5, sample_weight=drawn, zero_division=0))
 
 
 def test_intervals_hold_the_figure_and_resample_whole_vacancies() -> None:

@@ -19,13 +19,13 @@ from steps.evaluate import EvaluateParameters, evaluate
 from steps.failure import StepError
 from steps.featurize import split_by_time
 from steps.fitting import Data, TrainParameters, require_no_leak, require_plausible
-from steps.judging import Judgement, verdict
+from steps.judging import verdict
 from steps.leaks import require_allowed
 from steps.parameters import parse
 from steps.promote import PromoteParameters, promote
 from steps.rank import RankParameters, rank
 from steps.records import HIRED, OUTCOMES
-from steps.scores import Estimate
+from steps.scores import Estimate, Judgement
 from steps.train import register, train
 from tests.conftest import Store, use
 from tests.model.conftest import Trained

@@ -14,6 +14,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.pyfunc import PyFuncModel
 from scipy.special import expit
 from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.metrics.pairwise import cosine_similarity
 
 from jobmatch_pyfunc import scoring
 from jobmatch_pyfunc.columns import Texts, VacancyTexts
@@ -56,7 +57,7 @@ from steps.fitting import (
     projection,
     unseen_logits,
 )
-from steps.judging import Contender, Held, held, judge
+from steps.judging import Contender, Held, cosine_contender, held, judge, pool_of
 from steps.progress import Progress
 from steps.train import data_of, fit_baseline, fit_everything
 from tests.model.conftest import Trained
@@ -443,6 +444,17 @@ def test_shuffling_the_vacancies_spoils_the_ranking(trained: Trained) -> None:
     assert own.estimates["pool_auc"].value > 0.8
     assert blind.estimates["pool_auc"].value < own.estimates["pool_auc"].value - 0.15
     assert described.estimates["pool_auc"].value < 0.7
+
+
+def test_the_cosine_baseline_is_that_of_title_and_body_with_the_cv(trained: Trained) -> None:
+    on, fitted = on_held_out(trained), trained.version.part(HOLDOUT)
+    vacancies, candidates = trained.features.corpus.vectors(fitted.terms, fitted.space)
+    pool = pool_of(candidates, fitted.scorer, on)
+    contender = cosine_contender(vacancies, candidates, on, pool, fitted.space)
+    expected = cosine_similarity(vacancies.title + vacancies.body, candidates.unit)
+    assert contender.hire == pytest.approx(expected[on.pairs.vacancy, on.pairs.candidate])
+    for v in np.unique(on.pairs.vacancy):
+        assert contender.pool_scores(v) == pytest.approx(expected[v, on.pool], abs=1e-6)
 
 
 def test_scores_that_are_no_numbers_are_not_judged(trained: Trained) -> None:
