@@ -18,6 +18,8 @@ from steps.memory import give_back
 FIELDS = ("activities", "requirements", "cv")
 NOT_HIRED = 10_000
 """C is searched for with at most so many people who were not hired; all are learned from then."""
+FOLDS = 3
+"""C is searched for in at most so many folds: more choose the same (docs/experiments.md)."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,7 @@ def fit_described(
     vectorisers: dict[str, Vectoriser], corpus: Corpus, pairs: Pairs, p: TrainParameters,
     fixed: DescribedModel | None = None,
 ) -> DescribedModel:
-    """Fit on the joined training pairs, with the same grid over C; with `fixed`, at its C."""
+    """Fit on the joined training pairs, with a grid over the same C; with `fixed`, at its C."""
     x = _side_by_side(vectorisers, corpus, pairs)
     c = _best_c(x, corpus, pairs, p) if fixed is None else fixed.c
     model = many_columns(c, p.grid).fit(x, pairs.hired)
@@ -74,7 +76,7 @@ def fit_described(
 
 def _best_c(x: sp.csr_matrix, corpus: Corpus, pairs: Pairs, p: TrainParameters) -> float:
     posting = corpus.postings[pairs.vacancy]
-    folds = min(p.grid_search_cv, len(np.unique(posting[pairs.hired == 1])))
+    folds = min(FOLDS, p.grid_search_cv, len(np.unique(posting[pairs.hired == 1])))
     if folds < 2:  # all its hires are of one vacancy: there is nothing to search on
         return float(np.median(p.grid_search_c_values))
     how = replace(p.grid, folds=folds)

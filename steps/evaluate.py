@@ -116,10 +116,9 @@ def judge_version(corpus: Corpus, on: Held, version: Version) -> Judgement | Non
 def evaluate(p: EvaluateParameters) -> None:
     client = MlflowClient()
     version = load_version(resolve(client, p.version))
-    tables = ingest.bring_about(select(IngestParameters, p))
+    vacancies, candidates, listed = ingest.tables(select(IngestParameters, p))
     progress = Progress({"tokenising": 40, "judging": 50, "writing the report": 10})
     progress.stage("tokenising")
-    vacancies, candidates, listed = ingest.read_tables(tables)
     pairs = pairs_of(listed, vacancies, candidates)
     dates = vacancies["data_requicisao"].to_numpy().astype("datetime64[D]")
     part, judged = unseen(version, dates, pairs)

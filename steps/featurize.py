@@ -302,14 +302,13 @@ def bring_about(p: FeaturizeParameters) -> Path:
 def featurize(p: FeaturizeParameters) -> None:
     """Make the features and log them on the active run."""
     digest = result_digest(p)
-    tables = ingest.bring_about(select(IngestParameters, p))
+    vacancies, candidates, listed = ingest.tables(select(IngestParameters, p))
     if result_digest(p) != digest:  # ingest may have read files that came after the digest
         raise ingest.changed(p.data_dir)
     progress = Progress({"splitting": 3, "tokenising": 25, "counting terms": 20,
                          "fitting the vectorisers": 20, "fitting the baseline vectorisers": 8,
                          "fitting ours on everything": 9, "logging the features": 15})
     progress.stage("splitting")
-    vacancies, candidates, listed = ingest.read_tables(tables)
     for name, table in zip(ingest.TABLES, (vacancies, candidates, listed), strict=True):
         require_allowed(name, table)
     pairs = pairs_of(listed, vacancies, candidates)
@@ -317,10 +316,11 @@ def featurize(p: FeaturizeParameters) -> None:
     held_out, first_day = split_by_time(dates, pairs, p.test_size)
     progress.stage("tokenising")
     texts, used = corpus_of(vacancies, candidates)
+    filled, codes = has_cv(candidates), candidates["codigo"].to_list()
+    del candidates  # its texts, once they are words
     corpus = Corpus(tokenise(texts, progress.within), **used)
     del texts
     progress.stage("counting terms")
-    filled = has_cv(candidates)
     training = pairs.where(~held_out[pairs.vacancy])
     every = np.arange(len(dates)), np.flatnonzero(filled)
     counted = count_all(corpus.tokens, documents_of(corpus, *every), p.min_df)
@@ -342,7 +342,7 @@ def featurize(p: FeaturizeParameters) -> None:
     progress.stage("logging the features")
     last_day = np.max(dates[~np.isnat(dates)])
     features = Features(
-        vacancies["codigo"].to_list(), dates, held_out, candidates["codigo"].to_list(), filled,
+        vacancies["codigo"].to_list(), dates, held_out, codes, filled,
         pairs, str(first_day), str(last_day), corpus,
         {name: terms for name, (terms, _) in parts.items()},
         {name: space for name, (_, space) in parts.items()},

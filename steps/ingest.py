@@ -48,6 +48,8 @@ from steps.scratch import write_table
 from steps.session import run_step
 
 TABLES = ("vacancies", "candidates", "pairs")
+Tables = tuple[pl.DataFrame, pl.DataFrame, pl.DataFrame]
+"""In that order."""
 EARLIEST = date(1990, 1, 1)
 DATE = re.compile(
     rb'"data_(?:requicisao|candidatura)"\s*:\s*"\s*([0-9]{1,2})-([0-9]{1,2})-([0-9]{4,9})\s*"')
@@ -205,17 +207,19 @@ def result_digest(parameters: IngestParameters) -> str:
     return reuse.step_digest("ingest", parameters, input_digests(parameters.data_dir))
 
 
-def bring_about(parameters: IngestParameters) -> Path:
-    """Folder that holds the tables, from an earlier run where possible."""
-    return reuse.bring_about("ingest", result_digest(parameters), lambda: ingest(parameters))
+def tables(parameters: IngestParameters) -> Tables:
+    """Vacancies, candidates and pairs, from an earlier run where possible."""
+    made: list[Tables] = []
+    folder = reuse.bring_about(
+        "ingest", result_digest(parameters), lambda: made.append(ingest(parameters)))
+    if made:
+        return made[0]
+    vacancies, candidates, pairs = (
+        pl.read_parquet(folder / f"{name}.parquet") for name in TABLES)
+    return vacancies, candidates, pairs
 
 
-def read_tables(folder: Path) -> tuple[pl.DataFrame, ...]:
-    """Vacancies, candidates and pairs from the folder that `bring_about` returns."""
-    return tuple(pl.read_parquet(folder / f"{name}.parquet") for name in TABLES)
-
-
-def ingest(parameters: IngestParameters) -> None:
+def ingest(parameters: IngestParameters) -> Tables:
     """Make the tables and log them on the active run."""
     digest = result_digest(parameters)
     progress = Progress({"reading": 60, "cleaning": 25, "logging the tables": 15})
@@ -253,6 +257,7 @@ def ingest(parameters: IngestParameters) -> None:
     progress.finish()
     _print_report(counts, faults, unknown)
     reuse.mark("ingest", digest)
+    return vacancies, candidates, pairs
 
 
 def log_inputs(parameters: IngestParameters, context: str) -> None:

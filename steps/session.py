@@ -29,7 +29,7 @@ SECONDS_TO_FINISH_A_WRITE = 5.0
 STOPPED = "stopped; nothing was registered or moved"
 
 
-def run_step(entry_point: str, model: type[P], body: Callable[[P], None]) -> None:
+def run_step(entry_point: str, model: type[P], body: Callable[[P], object]) -> None:
     """Run a step as `mlflow run . -e entry_point` or `python -m steps.entry_point` starts it.
 
     The MLflow run that `mlflow run` made is continued; without one a new run is started. On a

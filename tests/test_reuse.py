@@ -175,14 +175,14 @@ def test_a_file_replaced_between_featurize_and_its_ingest_stops_the_run(
     store: Store, step: Step, data: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The features of the new files must not be found under the digest of the old ones."""
-    bring_about = ingest.bring_about
+    tables = ingest.tables
 
-    def replace_and_bring_about(parameters: IngestParameters) -> Path:
+    def replace_and_read(parameters: IngestParameters) -> ingest.Tables:
         with (data / "vagas.json").open("ab") as file:
             file.write(b"\n")
-        return bring_about(parameters)
+        return tables(parameters)
 
-    monkeypatch.setattr(ingest, "bring_about", replace_and_bring_about)
+    monkeypatch.setattr(ingest, "tables", replace_and_read)
     ended = step("featurize", data_dir=data, **FEATURES)
     assert ended.error == f"error: {data}: a file changed while it was read; run again"
     assert {run.info.run_name: run.info.status for run in store.runs()} == {
