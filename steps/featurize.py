@@ -294,12 +294,13 @@ def result_digest(p: FeaturizeParameters) -> str:
     return reuse.step_digest("featurize", p, ingest.input_digests(p.data_dir))
 
 
-def bring_about(p: FeaturizeParameters) -> Path:
-    """Folder that holds the features, from an earlier run where possible."""
-    return reuse.bring_about("featurize", result_digest(p), lambda: featurize(p))
+def features_of(p: FeaturizeParameters) -> Features:
+    """The features, from an earlier run where possible."""
+    return reuse.bring_about(
+        "featurize", result_digest(p), lambda: featurize(p), feature_files.read)
 
 
-def featurize(p: FeaturizeParameters) -> None:
+def featurize(p: FeaturizeParameters) -> Features:
     """Make the features and log them on the active run."""
     digest = result_digest(p)
     vacancies, candidates, listed = ingest.tables(select(IngestParameters, p))
@@ -363,6 +364,7 @@ def featurize(p: FeaturizeParameters) -> None:
     print(f"{len(corpus.tokens):,} distinct texts, {len(corpus.tokens.ids):,} words, vacancies "
           f"from {first_day} on are held out")
     reuse.mark("featurize", digest)
+    return features
 
 
 def _single(matrix: sp.csr_matrix) -> sp.csr_matrix:

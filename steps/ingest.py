@@ -209,11 +209,11 @@ def result_digest(parameters: IngestParameters) -> str:
 
 def tables(parameters: IngestParameters) -> Tables:
     """Vacancies, candidates and pairs, from an earlier run where possible."""
-    made: list[Tables] = []
-    folder = reuse.bring_about(
-        "ingest", result_digest(parameters), lambda: made.append(ingest(parameters)))
-    if made:
-        return made[0]
+    return reuse.bring_about(
+        "ingest", result_digest(parameters), lambda: ingest(parameters), _read_tables)
+
+
+def _read_tables(folder: Path) -> Tables:
     vacancies, candidates, pairs = (
         pl.read_parquet(folder / f"{name}.parquet") for name in TABLES)
     return vacancies, candidates, pairs

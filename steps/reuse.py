@@ -104,18 +104,19 @@ def find(step: str, digest: str) -> Run | None:
     return runs[0] if runs else None
 
 
-def bring_about(step: str, digest: str, make: Callable[[], None]) -> Path:
-    """Folder with the artifacts of the run that made this result: an earlier one, or a new nested
-    run in which `make` computes and logs it."""
+def bring_about(
+    step: str, digest: str, make: Callable[[], T], read: Callable[[Path], T]
+) -> T:
+    """A step's result: read from the artifacts of an earlier run that made it, or made and logged
+    now, by `make`, in a new nested run. Both must give the same."""
     run = find(step, digest)
     # where the listings differ, artifacts of the earlier run have been lost or cut since
     if run is not None and _listing(run.info.run_id) == run.data.tags.get(FILES):
         print(f"{step}: reused from run {run.info.run_id}", flush=True)
         mlflow.set_tag(f"jobmatch.reused.{step}", run.info.run_id)
-        return _artifacts(run.info.run_id)
-    with step_run(run_name=step, nested=True) as nested:
-        make()
-    return _artifacts(nested.info.run_id)
+        return read(Path(mlflow.artifacts.download_artifacts(run_id=run.info.run_id)))
+    with step_run(run_name=step, nested=True):
+        return make()
 
 
 def mark(step: str, digest: str) -> None:
@@ -137,8 +138,3 @@ def _listing(run_id: str) -> str:
             else:
                 found.append([entry.path, entry.file_size])
     return hashlib.sha256(json.dumps(sorted(found)).encode()).hexdigest()
-
-
-def _artifacts(run_id: str) -> Path:
-    """The run's artifacts as a local folder."""
-    return Path(mlflow.artifacts.download_artifacts(run_id=run_id))

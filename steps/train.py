@@ -32,7 +32,6 @@ from jobmatch_pyfunc.contract import ACTIVITIES, CV, REQUIREMENTS, TITLE, signat
 from jobmatch_pyfunc.model import HOLDOUT, POOL, SHIPPED
 from jobmatch_pyfunc.scoring import Pool
 from jobmatch_pyfunc.storage import write_pool
-from steps import features as feature_files
 from steps import featurize, ingest
 from steps.beside import beside
 from steps.convergence import silence_unconverged
@@ -173,13 +172,11 @@ def train(p: TrainParameters) -> None:
     """The whole of it."""
     keep_freed()
     silence_unconverged()
-    folder = featurize.bring_about(select(FeaturizeParameters, p))
+    features = featurize.features_of(select(FeaturizeParameters, p))
     ingest.log_inputs(select(IngestParameters, p), "train")
-    progress = Progress({"reading the features": 2, "weighting terms": 3, "looking for leaks": 3,
-                         "fitting": 40, "fitting the baseline": 17, "judging": 23,
+    progress = Progress({"weighting terms": 4, "looking for leaks": 4, "fitting": 40,
+                         "fitting the baseline": 17, "judging": 23,
                          "logging and registering": 12})
-    progress.stage("reading the features")
-    features = feature_files.read(folder)
     progress.stage("weighting terms")
     data = data_of(features, HOLDOUT)
     progress.stage("looking for leaks")

@@ -9,7 +9,6 @@ import pandas as pd
 import pytest
 
 from jobmatch_pyfunc.model import SHIPPED, FittedModel
-from steps import features as feature_files
 from steps import featurize
 from steps.features import Features
 from steps.featurize import FeaturizeParameters
@@ -41,8 +40,7 @@ def trained(new_store: Callable[[], Store]) -> Trained:
         parameters = parse(TrainParameters, "train", ["--grid_search_cv", "3"])
         with mlflow.start_run() as run:
             train(parameters)
-            features = feature_files.read(
-                featurize.bring_about(select(FeaturizeParameters, parameters)))
+            features = featurize.features_of(select(FeaturizeParameters, parameters))
         return Trained(store, run.info.run_id, load_version("1"), features, parameters)
 
 

@@ -5,6 +5,7 @@ from itertools import permutations
 from pathlib import Path
 from typing import Any
 
+import mlflow
 import numpy as np
 import pandas as pd
 import pyarrow as pa
@@ -41,6 +42,8 @@ from steps.evaluate import judge_all
 from steps.failure import StepError
 from steps.featurize import (
     LATENT_POWER,
+    FeaturizeParameters,
+    features_of,
     largest_singular,
     latent_space,
     weighted_dimensions,
@@ -152,6 +155,37 @@ def test_the_same_data_and_seed_give_the_same_model(trained: Trained) -> None:
             np.testing.assert_array_equal(
                 getattr(again.scorer.weights, name), getattr(registered.scorer.weights, name),
                 f"{part}: {name}")
+
+
+def test_features_that_are_read_are_to_the_bit_those_that_were_made(trained: Trained) -> None:
+    other = {**trained.parameters.model_dump(), "latent_dimensions": 9}
+    parameters = FeaturizeParameters(
+        **{name: other[name] for name in FeaturizeParameters.model_fields})
+    with mlflow.start_run() as run:
+        made = features_of(parameters)
+        assert "jobmatch.reused.featurize" not in mlflow.get_run(run.info.run_id).data.tags
+        read = features_of(parameters)
+        assert "jobmatch.reused.featurize" in mlflow.get_run(run.info.run_id).data.tags
+    assert made.terms == read.terms
+    assert made.described == read.described
+    assert (made.split_date, made.trained_until) == (read.split_date, read.trained_until)
+    assert (made.vacancy_codes, made.candidate_codes) == (read.vacancy_codes, read.candidate_codes)
+    assert np.array_equal(made.vacancy_dates, read.vacancy_dates, equal_nan=True)
+    assert made.corpus.tokens.terms == read.corpus.tokens.terms
+    assert made.corpus.tokens.written == read.corpus.tokens.written
+    arrays = [
+        [each.held_out, each.candidate_filled, each.corpus.tokens.ids, each.corpus.tokens.offsets,
+         *(getattr(each.pairs, name) for name in Pairs.__dataclass_fields__),
+         *(getattr(each.corpus, name) for name in ("title", "activities", "requirements", "cv")),
+         *(array for space in each.spaces.values()
+           for array in (space.idf, space.latent, space.projection, space.slope, space.pivot)),
+         *(array for terms in (*each.terms.values(), *(t for t, _ in each.described.values()))
+           for counts in [each.corpus.counts(terms)]
+           for array in (counts.data, counts.indices, counts.indptr))]
+        for each in (made, read)]
+    for one, again in zip(*arrays, strict=True):
+        assert np.array_equal(one, again)
+        assert np.asarray(one).dtype == np.asarray(again).dtype
 
 
 def test_of_many_undecided_kinds_some_are_drawn_that_weigh_for_all(
