@@ -8,8 +8,12 @@ from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import suppress
+from io import BufferedWriter
 from itertools import groupby
 from multiprocessing import get_context
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import joblib
@@ -100,11 +104,29 @@ def _in_order(
     ranked: bool, workers: int,
 ) -> Iterator[pa.Table]:
     """The scored rows of every chunk; only a few chunks are under way at a time."""
-    under_way: deque[tuple[pa.RecordBatch, int, Future[bytes]]] = deque()
+    with TemporaryDirectory() as folder:
+        files = [(Path(folder) / str(number)).open("wb") for number in range(workers + 2)]
+        try:
+            yield from _through(files, pool, chunks, ranked)
+        finally:
+            for file in files:
+                with suppress(OSError):  # what there was no room for is tried once more
+                    file.close()
+
+
+def _through(
+    files: Sequence[BufferedWriter], pool: ProcessPoolExecutor,
+    chunks: Iterator[tuple[int, pa.RecordBatch]], ranked: bool,
+) -> Iterator[pa.Table]:
+    """The same, the texts of each chunk under way in one of the files: the processes map it, where
+    what goes through a pipe is copied four times."""
+    free = deque(files)
+    under_way: deque[tuple[pa.RecordBatch, int, BufferedWriter, Future[bytes]]] = deque()
 
     def first() -> pa.Table:
-        carried, at, future = under_way.popleft()
+        carried, at, file, future = under_way.popleft()
         scored = pa.ipc.open_stream(future.result()).read_all()
+        free.append(file)
         columns = dict(zip(carried.schema.names, carried.columns, strict=True))
         if ranked:
             columns["row"] = pa.array(range(at, at + len(carried)), pa.int64())
@@ -114,13 +136,12 @@ def _in_order(
     try:
         for at, batch in chunks:
             texts = [name for name in TEXTS if name in batch.schema.names]
-            sink = pa.BufferOutputStream()
-            with pa.ipc.new_stream(sink, batch.select(texts).schema) as stream:
-                stream.write_batch(batch.select(texts))
-            future = pool.submit(_score, sink.getvalue().to_pybytes(), ranked)
+            file = free.popleft()
+            _write(batch.select(texts), file)
+            future = pool.submit(_score, Path(str(file.name)), ranked)
             others = [name for name in batch.schema.names if name not in TEXTS]
-            under_way.append((batch.select(others), at, future))
-            if len(under_way) > workers + 1:
+            under_way.append((batch.select(others), at, file, future))
+            if not free:
                 yield first()
     except StepError as error:  # of the reader: what it has read is still scored and kept
         broken = error
@@ -128,6 +149,20 @@ def _in_order(
         yield first()
     if broken:
         raise broken
+
+
+def _write(texts: pa.RecordBatch, file: BufferedWriter) -> None:
+    """Write over what the file held: new memory would be slower."""
+    try:
+        file.seek(0)
+        with pa.ipc.new_stream(file, texts.schema) as stream:
+            stream.write_batch(texts)
+        file.flush()
+    except OSError as error:
+        raise StepError(
+            f"score: {Path(file.name).parent}: {error.strerror or error}; the texts of the chunks "
+            "under way are kept there: make room, set TMPDIR, or try a smaller chunk_rows. "
+            "Finished parts are kept") from error
 
 
 def _write_part(
@@ -168,12 +203,12 @@ def _begin(folder: str, parent: int) -> None:
                            "see that its artifacts are complete, or score with another version")
 
 
-def _score(stream: bytes, ranked: bool) -> bytes:
+def _score(chunk: Path, ranked: bool) -> bytes:
     """Scores of a chunk of texts; both are Arrow streams. Raises StepError where the version could
     not be loaded."""
     if isinstance(_model, StepError):
         raise _model
-    table = pa.ipc.open_stream(stream).read_all()
+    table = pa.ipc.open_stream(pa.memory_map(str(chunk))).read_all()
     table = table.cast(pa.schema([(name, pa.large_string()) for name in table.column_names]))
     answer = _model.predict(table.to_pandas())
     scores = pa.Table.from_pandas(answer[SCORES.names], preserve_index=False).cast(SCORES)

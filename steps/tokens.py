@@ -237,7 +237,7 @@ def fit_vocabulary(
     chosen = np.sort(allowed[np.argsort(-total[allowed], kind="stable")[:max_features]])
     keys = counted.keys[chosen]
     idf = np.log((1 + documents.shape[0]) / (1 + in_documents[chosen])) + 1
-    return Vocabulary([_name(int(key), counted.terms) for key in keys], keys), idf
+    return Vocabulary(_names(keys, counted.terms), keys), idf
 
 
 def _document_frequency(counts: sp.csr_matrix, documents: sp.csr_matrix) -> NDArray[np.int64]:
@@ -257,9 +257,11 @@ def columns_of(counted: TermCounts, vocabulary: Vocabulary) -> sp.csr_matrix:
 _PAIR = 1 << 31
 
 
-def _name(key: int, names: list[str]) -> str:
-    first, second = divmod(key, _PAIR)
-    return f"{names[first - 1]} {names[second]}" if first else names[second]
+def _names(keys: NDArray[np.int64], words: list[str]) -> list[str]:
+    """The terms with these keys."""
+    firsts, seconds = np.divmod(keys, _PAIR)
+    return [f"{words[first - 1]} {words[second]}" if first else words[second]
+            for first, second in zip(firsts.tolist(), seconds.tolist(), strict=True)]
 
 
 class _Pairs(NamedTuple):

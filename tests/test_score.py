@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -373,23 +374,42 @@ def test_an_output_that_cannot_be_written_is_told(
     assert not (folder / "_lock").exists()
 
 
-@pytest.mark.slow
-def test_a_full_disk_is_told_and_leaves_no_half_part(
-    step: Step, store: Store, folder: Path, tmp_path: Path
-) -> None:
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A disk of 64 kB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mounted = subprocess.run(
         ["mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", disk], capture_output=True, check=False)
     if mounted.returncode:
         pytest.skip("skipped: cannot mount a small disk here")
-    try:
-        line = step("score", input=folder, output=disk / "out").error
-        assert "No space left" in line or "no space left" in line.lower()
-        assert "\n" not in line
-        assert not list((disk / "out").glob("*.parquet"))
-    finally:
-        subprocess.run(["umount", disk], check=True)
+    yield disk
+    # pytest may keep what it captures there
+    subprocess.run(["umount", "--lazy", disk], check=True)
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_told_and_leaves_no_half_part(
+    step: Step, folder: Path, small_disk: Path
+) -> None:
+    line = step("score", input=folder, output=small_disk / "out").error
+    assert "No space left" in line or "no space left" in line.lower()
+    assert "\n" not in line
+    assert not list((small_disk / "out").glob("*.parquet"))
+
+
+@pytest.mark.slow
+def test_a_disk_too_full_for_the_chunks_under_way_is_told_and_finished_parts_stay(
+    step: Step, folder: Path, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TMPDIR", str(small_disk))
+    monkeypatch.setattr(tempfile, "tempdir", None)
+    line = step("score", input=folder, output=tmp_path / "out").error
+    assert str(small_disk) in line
+    assert "No space left on device; the texts of the chunks under way are kept there" in line
+    assert "\n" not in line
+    assert not list((tmp_path / "out").glob("*.parquet"))
+    assert not list(small_disk.iterdir())
 
 
 def test_an_unknown_version_and_a_bad_parameter_are_told(
