@@ -275,9 +275,14 @@ class Scorer:
     ) -> Floats:
         w = self.weights
         asked = w.match_title * vacancies.title[v] + w.match_body * vacancies.body[v]
-        crossed = asked.multiply(candidates.pivoted[c]).sum(axis=1)
+        crossed = row_dots(asked, candidates.pivoted[c])
         near = np.einsum("ij,ij->i", vacancies.latent[v], candidates.latent[c])
-        return w.match_intercept + np.asarray(crossed).ravel() + w.match_latent * near
+        return w.match_intercept + crossed + w.match_latent * near
+
+
+def row_dots(left: sp.csr_matrix, right: sp.csr_matrix) -> Floats:
+    """The product of each row with the other's: one number a row."""
+    return np.asarray(left.multiply(right).sum(axis=1)).ravel()
 
 
 def take(candidates: Candidates, rows: Ints) -> Candidates:

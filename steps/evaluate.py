@@ -19,7 +19,7 @@ from mlflow.entities.model_registry import ModelVersion
 from numpy.typing import NDArray
 from pydantic import Field
 
-from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
+from jobmatch_pyfunc.model import HOLDOUT, SHIPPED, FittedModel
 from steps import ingest
 from steps.beside import beside
 from steps.corpus import Corpus, Pairs, corpus_of, has_cv, pairs_of
@@ -106,11 +106,15 @@ def judge_version(corpus: Corpus, on: Held, version: Version) -> Judgement | Non
     part = version.part_unseen_from(on.first_day)
     if part is None:
         return None
-    fitted = version.part(part)
+    return judge_part(f"production ({version.name})", corpus, on, version.part(part))
+
+
+def judge_part(name: str, corpus: Corpus, on: Held, fitted: FittedModel) -> Judgement:
+    """A row of a fitted part of any version."""
     vacancies, candidates = corpus.vectors(fitted.terms, fitted.space)
     return judge(model_contender(
-        f"production ({version.name})", fitted.scorer, vacancies, candidates,
-        fitted.threshold, on, pool_of(candidates, fitted.scorer, on)), on)
+        name, fitted.scorer, vacancies, candidates, fitted.threshold, on,
+        pool_of(candidates, fitted.scorer, on)), on)
 
 
 def evaluate(p: EvaluateParameters) -> None:

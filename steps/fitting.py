@@ -21,6 +21,7 @@ from jobmatch_pyfunc.scoring import (
     Vacancies,
     Weights,
     projected,
+    row_dots,
     sigmoid,
 )
 from steps.corpus import Pairs, drawn, row_batches, weights_of_drawn
@@ -238,8 +239,8 @@ def match_features(
     def block(rows: slice) -> NDArray[np.float64]:
         mine = candidates.pivoted[c[rows]]
         return np.column_stack([
-            _row_dots(vacancies.title[v[rows]], mine),
-            _row_dots(vacancies.body[v[rows]], mine),
+            row_dots(vacancies.title[v[rows]], mine),
+            row_dots(vacancies.body[v[rows]], mine),
             np.einsum("ij,ij->i", vacancies.latent[v[rows]], candidates.latent[c[rows]]),
         ])
 
@@ -426,7 +427,3 @@ def _require_groups(vacancies: NDArray, folds: int) -> None:
     if groups < folds:
         raise StepError(f"train: {groups} vacancies in the training part, fewer than the {folds} "
                         "folds; lower grid_search_cv or give more data")
-
-
-def _row_dots(left: sp.csr_matrix, right: sp.csr_matrix) -> NDArray[np.float64]:
-    return np.asarray(left.multiply(right).sum(axis=1)).ravel()

@@ -14,6 +14,7 @@ from jobmatch_pyfunc.scoring import (
     Scorer,
     Space,
     Vacancies,
+    row_dots,
     sigmoid,
     unit_rows,
 )
@@ -163,8 +164,7 @@ def cosine_contender(
     any model of this space."""
     both = unit_rows((vacancies.title + vacancies.body).tocsr())
     unit, pivoted = candidates.unit, candidates.pivoted
-    cosine = np.asarray(
-        both[on.pairs.vacancy].multiply(unit[on.pairs.candidate]).sum(axis=1)).ravel()
+    cosine = row_dots(both[on.pairs.vacancy], unit[on.pairs.candidate])
     # pivoted vectors are the unit ones but for a factor each and relative idf: no second pool
     filled = np.diff(unit.indptr) > 0
     first = unit.indptr[:-1][filled]

@@ -10,7 +10,7 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import suppress
 from io import BufferedWriter
-from itertools import groupby
+from itertools import cycle, groupby
 from multiprocessing import get_context
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -120,13 +120,11 @@ def _through(
 ) -> Iterator[pa.Table]:
     """The same, the texts of each chunk under way in one of the files: the processes map it, where
     what goes through a pipe is copied four times."""
-    free = deque(files)
-    under_way: deque[tuple[pa.RecordBatch, int, BufferedWriter, Future[bytes]]] = deque()
+    under_way: deque[tuple[pa.RecordBatch, int, Future[bytes]]] = deque()
 
     def first() -> pa.Table:
-        carried, at, file, future = under_way.popleft()
+        carried, at, future = under_way.popleft()
         scored = pa.ipc.open_stream(future.result()).read_all()
-        free.append(file)
         columns = dict(zip(carried.schema.names, carried.columns, strict=True))
         if ranked:
             columns["row"] = pa.array(range(at, at + len(carried)), pa.int64())
@@ -134,16 +132,16 @@ def _through(
 
     broken: StepError | None = None
     try:
-        for at, batch in chunks:
+        # chunks end in the order in which they began: the next file's turn comes when it is free
+        for file, (at, batch) in zip(cycle(files), chunks, strict=False):
             texts = [name for name in TEXTS if name in batch.schema.names]
-            file = free.popleft()
             _write(batch.select(texts), file)
-            future = pool.submit(_score, Path(str(file.name)), ranked)
+            future = pool.submit(_score, Path(file.name), ranked)
             others = [name for name in batch.schema.names if name not in TEXTS]
-            under_way.append((batch.select(others), at, file, future))
-            if not free:
+            under_way.append((batch.select(others), at, future))
+            if len(under_way) == len(files):
                 yield first()
-    except StepError as error:  # of the reader: what it has read is still scored and kept
+    except StepError as error:  # what has been read is still scored and kept
         broken = error
     while under_way:
         yield first()

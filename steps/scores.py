@@ -57,13 +57,13 @@ def expected_calibration_error(
     errors = []
     for begin in range(0, len(weights), TOGETHER):
         drawn = weights[begin:begin + TOGETHER, order]
-        kept = np.cumsum(drawn > 0, axis=1)
+        kept = np.insert(np.cumsum(drawn > 0, axis=1), 0, 0, axis=1)
         gaps = np.insert(np.cumsum(drawn * gap, axis=1), 0, 0, axis=1)
         for upto, total, rows in zip(kept, gaps, drawn, strict=True):
             even, larger = divmod(int(upto[-1]), bins)
+            # the first `larger` bins hold one more
             ends = even * np.arange(bins + 1) + np.minimum(np.arange(bins + 1), larger)
-            ends = np.searchsorted(upto, ends[1:]) + 1  # the first `larger` bins hold one more
-            of_bins = np.diff(total[np.insert(ends, 0, 0)])
+            of_bins = np.diff(total[np.searchsorted(upto, ends)])
             errors.append(np.abs(of_bins).sum() / rows.sum())
     return np.array(errors)
 

@@ -37,7 +37,7 @@ from steps.beside import beside
 from steps.convergence import silence_unconverged
 from steps.corpus import Pairs, candidates_seen
 from steps.described import DescribedModel, Vectoriser, fit_described
-from steps.evaluate import judge_all, judge_version, readable
+from steps.evaluate import judge_all, judge_part, judge_version, readable
 from steps.features import Features
 from steps.featurize import FeaturizeParameters
 from steps.fitting import (
@@ -50,7 +50,7 @@ from steps.fitting import (
     unseen_logits,
 )
 from steps.ingest import IngestParameters
-from steps.judging import Held, held, judge, model_contender, pool_of, verdict
+from steps.judging import Held, held, verdict
 from steps.memory import give_back, keep_freed
 from steps.parameters import PROJECT, command, select
 from steps.progress import Progress
@@ -134,11 +134,7 @@ def gate(
         on = held(features.pairs, later & features.held_out, features.vacancy_dates, on.pool,
                   on.seed)
         theirs = judge_version(features.corpus, on, production)
-        fitted = version.part(HOLDOUT)
-        vectors = features.corpus.vectors(fitted.terms, fitted.space)
-        pool = pool_of(vectors[1], fitted.scorer, on)
-        own = judge(
-            model_contender(own.name, fitted.scorer, *vectors, fitted.threshold, on, pool), on)
+        own = judge_part(own.name, features.corpus, on, version.part(HOLDOUT))
     return verdict(own, theirs)
 
 

@@ -399,7 +399,7 @@ def test_a_full_disk_is_told_and_leaves_no_half_part(
 
 
 @pytest.mark.slow
-def test_a_disk_too_full_for_the_chunks_under_way_is_told_and_finished_parts_stay(
+def test_a_disk_too_full_for_the_chunks_under_way_is_told_and_left_empty(
     step: Step, folder: Path, small_disk: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("TMPDIR", str(small_disk))

@@ -19,6 +19,10 @@ from steps.scores import (
     ranks_in_pool,
 )
 
+WEIGHTED_ROWS = st.lists(
+    st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 3)), min_size=1, max_size=40)
+"""Whether each is hired, its score, and its weight."""
+
 
 @given(arrays(float, st.integers(2, 60), elements=st.floats(-3, 3).map(lambda x: round(x, 1))),
        st.data())
@@ -68,8 +72,7 @@ def test_calibration_error_is_zero_for_the_true_shares_and_large_for_wrong_ones(
     assert wrong == pytest.approx(0.5, abs=0.01)
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 3)), min_size=1,
-                max_size=40))
+@given(WEIGHTED_ROWS)
 def test_calibration_error_and_f1_of_resamples_are_those_of_the_rows_that_they_draw(
     rows: list[tuple[bool, int, int]]
 ) -> None:
@@ -104,8 +107,7 @@ def test_intervals_hold_the_figure_and_resample_whole_vacancies() -> None:
     assert alone.high - alone.low < 1e-9
 
 
-@given(st.lists(st.tuples(st.booleans(), st.integers(0, 4), st.integers(0, 3)), min_size=1,
-                max_size=40))
+@given(WEIGHTED_ROWS)
 def test_weighted_auc_and_precision_are_those_of_scikit_learn(
     rows: list[tuple[bool, int, int]]
 ) -> None:
