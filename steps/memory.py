@@ -9,6 +9,16 @@ import ctypes
 
 _TRIM_THRESHOLD, _MMAP_MAX = -1, -4
 _NEVER = 2**31 - 1
+WORTH_GIVING_BACK = 2**29
+"""Bytes: less than that is soon needed again, and each page is handed out anew then."""
+
+
+class _Mallinfo2(ctypes.Structure):
+    """glibc's, see mallinfo(3)."""
+
+    _fields_ = [(name, ctypes.c_size_t) for name in (
+        "arena", "ordblks", "smblks", "hblks", "hblkhd", "usmblks", "fsmblks", "uordblks",
+        "fordblks", "keepcost")]
 
 
 def keep_freed() -> None:
@@ -21,7 +31,12 @@ def keep_freed() -> None:
 
 
 def give_back() -> None:
-    """Give back to the system what has been freed up to here."""
+    """Give back to the system what has been freed up to here, where it is much."""
     libc = ctypes.CDLL(None)
-    if hasattr(libc, "malloc_trim"):
-        libc.malloc_trim(0)
+    if not hasattr(libc, "malloc_trim"):
+        return
+    if hasattr(libc, "mallinfo2"):
+        libc.mallinfo2.restype = _Mallinfo2
+        if libc.mallinfo2().fordblks < WORTH_GIVING_BACK:
+            return
+    libc.malloc_trim(0)

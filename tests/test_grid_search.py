@@ -16,12 +16,13 @@ from typing import Any
 import numpy as np
 import pytest
 import scipy.sparse as sp
+from sklearn.model_selection import GroupKFold, cross_val_score
 
 from steps import grid_search, worker
 from steps.corpus import ROWS_AT_ONCE, weights_of_drawn
 from steps.failure import StepError
-from steps.fitting import side_by_side
-from steps.grid_search import Settings, begin_search, search
+from steps.fitting import SCORERS, side_by_side
+from steps.grid_search import Settings, begin_search, few_columns, search
 from steps.records import FILES
 from tests.conftest import PROJECT
 from tests.processes import alive, children, needs_worker
@@ -196,6 +197,18 @@ def test_blocks_side_by_side_are_those_of_scipy() -> None:
     placed = side_by_side(chosen)
     assert placed.shape == expected.shape
     assert (placed != expected.astype(np.float32)).nnz == 0
+
+
+@pytest.mark.parametrize("scoring", SCORERS)
+def test_a_fold_scores_as_scikit_learn_says(scoring: str) -> None:
+    x, y, groups, weight = rows()
+    few = x[:, :40].toarray().round(1)  # some are scored alike
+    how = replace(HOW, scoring=scoring)
+    grid, _ = search(few, y, groups, np.ones_like(weight), how, few_columns)
+    for c, scores in zip(how.c_values, grid.scores.T, strict=True):
+        said = cross_val_score(few_columns(c, how), few, y, groups=groups,
+                               cv=GroupKFold(how.folds), scoring=scoring)
+        assert scores == pytest.approx(said, abs=1e-12)
 
 
 def test_pairs_that_share_a_row_count_as_rows_of_their_own() -> None:
