@@ -32,6 +32,8 @@ MANY_PAIRS = 16
 """From this many pairs of one vacancy on, a product for it alone pays."""
 BLOCK_PAIRS = 10_000
 """Other pairs are multiplied in blocks of this size, which bounds the memory."""
+POSTINGS = 500_000
+"""About so many entries of a pool's vectors, or one a candidate, are added up at a time."""
 LATENT_ROWS = 4_000
 """So many rows are mapped to the latent space at a time."""
 
@@ -324,13 +326,19 @@ class Pool:
     def crossed(self, query: Query) -> Floats:
         """The query times the pivoted vector of each candidate."""
         sums: Floats = np.zeros(self.size)
-        # a term at a time: what one of them needs fits into the cache, all together need megabytes
-        for begin, end, weight in zip(
-            self.indptr[query.indices], self.indptr[query.indices + 1], query.data, strict=True
-        ):
-            some = slice(begin, end)
-            np.add.at(sums, self.indices[some].astype(np.intp), self.data[some] * weight)
+        terms, weights = query.indices, query.data
+        postings = np.cumsum(self.indptr[terms + 1] - self.indptr[terms])
+        # as many terms at a time as fit into the cache, at least one
+        group = postings // max(POSTINGS, self.size)
+        for some in np.split(np.arange(len(terms)), np.flatnonzero(np.diff(group)) + 1):
+            sums += self._by_term[:, terms[some]] @ weights[some]
         return sums
+
+    @cached_property
+    def _by_term(self) -> sp.csc_matrix:
+        """(candidates × terms), on the same memory."""
+        return sp.csc_matrix(
+            (self.data, self.indices, self.indptr), shape=(self.size, len(self.indptr) - 1))
 
 
 def best_first(logits: Floats, k: int) -> Ints:
