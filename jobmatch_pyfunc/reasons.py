@@ -141,7 +141,7 @@ class Explainer:
 
     def _asked(self, v: int) -> _Asked:
         scorer, vacancies = self._scorer, self._vacancies
-        query = scorer.query(vacancies, v).dense(len(self._terms))
+        query = scorer.term_weights(scorer.query(vacancies, v))
         columns, values = [], []
         for weights, part in ((scorer.weights.hire_title, vacancies.title),
                               (scorer.weights.hire_body, vacancies.body)):
@@ -155,11 +155,11 @@ class Explainer:
 
     def _find(self, asked: _Asked, v: int, c: int, most: int) -> _Found:
         w = self._scorer.weights
-        pivoted, unit = self._candidates.pivoted, self._candidates.unit
-        own = slice(unit.indptr[c], unit.indptr[c + 1])  # both have the same terms
+        unit = self._candidates.unit
+        own = slice(unit.indptr[c], unit.indptr[c + 1])
         columns, data = unit.indices[own], unit.data[own]
         near = self._scorer.space.latent[columns] @ asked.latent
-        crossed = pivoted.data[own] * asked.query[columns]
+        crossed = self._candidates.scale[c] * data * asked.query[columns]
         latent = w.match_latent * data * near / self._latent_lengths[c]
         match = _strongest(w.match_intercept, [_Part("cv", columns, crossed + latent)], most)
         gate = self._scorer.gate(np.array([match.logit]))

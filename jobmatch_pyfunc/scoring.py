@@ -89,8 +89,9 @@ class Vacancies:
 
 @dataclass(frozen=True)
 class Candidates:
-    pivoted: sp.csr_matrix
     unit: sp.csr_matrix
+    scale: Floats
+    """p_c is u_c times this number and the relative idf of each term: it needs no matrix."""
     latent: Floats
 
 
@@ -126,20 +127,18 @@ def candidate_vectors(cvs: sp.csr_matrix, space: Space) -> Candidates:
     """Vectors of candidates from the term counts of their CVs (rows × terms)."""
     weights = tf_idf(cvs, space.idf)
     length = lengths(weights)
-    pivoted = _scaled(weights, 1 / ((1 - space.slope) * space.pivot + space.slope * length))
-    pivoted = with_data(pivoted, pivoted.data * space.relative_idf[pivoted.indices])
-    unit = unit_rows(weights)
-    return Candidates(pivoted, unit, _unit(map_to_latent(unit, space.latent)))
+    unit = _unit_rows(weights, length)
+    scale = length / ((1 - space.slope) * space.pivot + space.slope * length)
+    return Candidates(unit, scale, _unit(map_to_latent(unit, space.latent)))
 
 
 def unit_rows(matrix: sp.csr_matrix) -> sp.csr_matrix:
     """Each row divided by its L2 norm, in the matrix's precision; empty rows stay empty."""
-    length = lengths(matrix)
-    return _scaled(matrix, 1 / np.where(length > 0, length, 1))
+    return _unit_rows(matrix, lengths(matrix))
 
 
-def _scaled(matrix: sp.csr_matrix, factor: Floats) -> sp.csr_matrix:
-    factors = np.repeat(factor, np.diff(matrix.indptr))
+def _unit_rows(matrix: sp.csr_matrix, length: Floats) -> sp.csr_matrix:
+    factors = np.repeat(1 / np.where(length > 0, length, 1), np.diff(matrix.indptr))
     return with_data(matrix, np.multiply(matrix.data, factors, dtype=matrix.dtype))
 
 
@@ -174,12 +173,6 @@ class Query:
     indices: NDArray[np.int32]
     data: Floats
 
-    def dense(self, terms: int) -> Floats:
-        """The same over the whole vocabulary."""
-        values = np.zeros(terms)
-        values[self.indices] = self.data
-        return values
-
 
 class Scorer:
     """Scores of vacancies against candidates."""
@@ -208,15 +201,21 @@ class Scorer:
         self, query: Query, latent: Floats, candidates: Candidates
     ) -> Floats:
         w = self.weights
-        crossed = candidates.pivoted @ query.dense(candidates.pivoted.shape[1])
+        crossed = candidates.scale * (candidates.unit @ self.term_weights(query))
         return w.match_intercept + crossed + w.match_latent * (candidates.latent @ latent)
+
+    def term_weights(self, query: Query) -> Floats:
+        """What each term of a CV's unit vector counts for, before the CV's scale."""
+        values = np.zeros(len(self.space.idf))
+        values[query.indices] = query.data * self.space.relative_idf[query.indices]
+        return values
 
     def match_logits_of_candidate(
         self, vacancies: Vacancies, candidates: Candidates, c: int
     ) -> Floats:
         """Match logits of candidate c with every vacancy."""
         w = self.weights
-        cv = candidates.pivoted[c].toarray().ravel()
+        cv = candidates.unit[c].toarray().ravel() * self.space.relative_idf * candidates.scale[c]
         crossed = w.match_title * (vacancies.title @ cv) + w.match_body * (vacancies.body @ cv)
         near = vacancies.latent @ candidates.latent[c]
         return w.match_intercept + crossed + w.match_latent * near
@@ -258,7 +257,7 @@ class Scorer:
         many = np.flatnonzero(alone)
         order = many[np.argsort(v[many], kind="stable")]
         bounds = np.flatnonzero(np.diff(v[order], prepend=-1))
-        whole = candidates.pivoted.shape[0]
+        whole = candidates.unit.shape[0]
         for rows in np.split(order, bounds[1:]) if len(order) else []:
             mine = c[rows]
             if len(np.unique(mine)) * 2 < whole:  # only those asked for
@@ -277,7 +276,8 @@ class Scorer:
     ) -> Floats:
         w = self.weights
         asked = w.match_title * vacancies.title[v] + w.match_body * vacancies.body[v]
-        crossed = row_dots(asked, candidates.pivoted[c])
+        asked.data *= self.space.relative_idf[asked.indices]
+        crossed = candidates.scale[c] * row_dots(asked, candidates.unit[c])
         near = np.einsum("ij,ij->i", vacancies.latent[v], candidates.latent[c])
         return w.match_intercept + crossed + w.match_latent * near
 
@@ -289,7 +289,7 @@ def row_dots(left: sp.csr_matrix, right: sp.csr_matrix) -> Floats:
 
 def take(candidates: Candidates, rows: Ints) -> Candidates:
     """Some of the candidates."""
-    return Candidates(candidates.pivoted[rows], candidates.unit[rows], candidates.latent[rows])
+    return Candidates(candidates.unit[rows], candidates.scale[rows], candidates.latent[rows])
 
 
 def sigmoid(logit: Floats) -> Floats:

@@ -134,17 +134,17 @@ class Corpus:
 def _candidate_vectors(counts: sp.csr_matrix, space: Space) -> Candidates:
     """Vectors of candidates (rows × terms), some at a time in each thread: the steps on the way are
     then in memory that was used before."""
-    pivoted, unit = np.empty(counts.nnz), np.empty(counts.nnz)
+    unit, scale = np.empty(counts.nnz), np.empty(counts.shape[0])
     latent = np.empty((counts.shape[0], space.latent.shape[1]))
 
     def place(rows: slice) -> None:
         some = candidate_vectors(counts[rows], space)
         at = slice(counts.indptr[rows.start], counts.indptr[rows.stop])
-        pivoted[at], unit[at], latent[rows] = some.pivoted.data, some.unit.data, some.latent
+        unit[at], scale[rows], latent[rows] = some.unit.data, some.scale, some.latent
 
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # numpy lets go of the interpreter's lock
         list(threads.map(place, row_batches(counts.shape[0])))  # raises what they raise
-    return Candidates(with_data(counts, pivoted), with_data(counts, unit), latent)
+    return Candidates(with_data(counts, unit), scale, latent)
 
 
 def has_cv(candidates: pl.DataFrame) -> NDArray[np.bool_]:

@@ -23,6 +23,7 @@ from jobmatch_pyfunc.scoring import (
     projected,
     row_dots,
     sigmoid,
+    with_data,
 )
 from steps.corpus import Pairs, drawn, row_batches, weights_of_drawn
 from steps.failure import StepError
@@ -190,7 +191,7 @@ def fit_match(
     found = projection(data, real)
     vacancies = replace(
         data.vacancies, latent=out_of_fold(data, real, found, p.grid_search_cv))
-    x = match_features(vacancies, data.candidates, v, c)
+    x = match_features(vacancies, data.candidates, data.space, v, c)
     x = np.column_stack([x, np.ones(len(x))])
     scale = np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
     if grid is None:
@@ -233,14 +234,17 @@ def out_of_fold(
 
 
 def match_features(
-    vacancies: Vacancies, candidates: Candidates, v: NDArray, c: NDArray
+    vacancies: Vacancies, candidates: Candidates, space: Space, v: NDArray, c: NDArray
 ) -> NDArray[np.float64]:
     """t_v · p_c, b_v · p_c and l_v · l_c of each pair: (pairs × 3)."""
+    title, body = (with_data(part, part.data * space.relative_idf[part.indices])
+                   for part in (vacancies.title, vacancies.body))
+
     def block(rows: slice) -> NDArray[np.float64]:
-        mine = candidates.pivoted[c[rows]]
+        mine, scale = candidates.unit[c[rows]], candidates.scale[c[rows]]
         return np.column_stack([
-            row_dots(vacancies.title[v[rows]], mine),
-            row_dots(vacancies.body[v[rows]], mine),
+            scale * row_dots(title[v[rows]], mine),
+            scale * row_dots(body[v[rows]], mine),
             np.einsum("ij,ij->i", vacancies.latent[v[rows]], candidates.latent[c[rows]]),
         ])
 
@@ -356,7 +360,7 @@ def fit_hire(
         hire_body=body, hire_cv=cv,
         platt_scale=float(platt.coef_[0, 0]), platt_intercept=float(platt.intercept_[0]))
     joined = pairs.candidate >= 0
-    features = match_features(matching.vacancies, data.candidates,
+    features = match_features(matching.vacancies, data.candidates, data.space,
                               pairs.vacancy[joined], pairs.candidate[joined])
     match = weights.match_intercept + features @ np.array(
         [weights.match_title, weights.match_body, weights.match_latent])

@@ -163,20 +163,15 @@ def cosine_contender(
     """Cosine of the TF-IDF vectors of title and body with the CV. pool: that of `pool_of`, from
     any model of this space."""
     both = unit_rows((vacancies.title + vacancies.body).tocsr())
-    unit, pivoted = candidates.unit, candidates.pivoted
-    cosine = row_dots(both[on.pairs.vacancy], unit[on.pairs.candidate])
-    # pivoted vectors are the unit ones but for a factor each and relative idf: no second pool
-    filled = np.diff(unit.indptr) > 0
-    first = unit.indptr[:-1][filled]
-    factor = np.zeros(unit.shape[0])
-    factor[filled] = (unit.data[first] / pivoted.data[first]
-                      * space.relative_idf[unit.indices[first]])
-    factor = factor[on.pool]
+    cosine = row_dots(both[on.pairs.vacancy], candidates.unit[on.pairs.candidate])
+    # the pool's vectors are the unit ones but for a scale each and relative idf: no second pool
+    scale = candidates.scale[on.pool]
+    unscaled = 1 / np.where(scale > 0, scale, 1)
 
     def scores(v: int) -> Floats:
         own = slice(both.indptr[v], both.indptr[v + 1])
         terms = both.indices[own]
-        return factor * pool.crossed(Query(terms, both.data[own] / space.relative_idf[terms]))
+        return unscaled * pool.crossed(Query(terms, both.data[own] / space.relative_idf[terms]))
 
     return Contender("cosine", scores, cosine)
 

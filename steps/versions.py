@@ -11,13 +11,13 @@ from pathlib import Path
 
 import mlflow
 import numpy as np
-import scipy.sparse as sp
 from mlflow.exceptions import MlflowException
 from numpy.typing import NDArray
 
 from jobmatch_pyfunc.model import HOLDOUT, SHIPPED, THRESHOLD, FittedModel
-from jobmatch_pyfunc.scoring import Candidates, Pool, Scorer
+from jobmatch_pyfunc.scoring import Candidates, Pool, Scorer, with_data
 from jobmatch_pyfunc.storage import read_json, write_json, write_space, write_weights
+from steps.corpus import row_batches
 from steps.described import DescribedModel, read_described, write_described
 from steps.failure import StepError
 from steps.fitting import Fit
@@ -102,11 +102,14 @@ def make_pool(
 ) -> Pool:
     """The pool of some of the candidates: their vectors, by term. Codes and vectors only: no
     text."""
+    unit, relative_idf = candidates.unit, scorer.space.relative_idf
     # in single precision from the start: the copies on the way are the largest of a training
-    pivoted = candidates.pivoted
-    single = sp.csr_matrix((pivoted.data.astype(np.float32), pivoted.indices, pivoted.indptr),
-                           shape=pivoted.shape)
-    by_term = single[rows].tocsc()
+    pivoted = np.empty(unit.nnz, np.float32)
+    for some in row_batches(unit.shape[0]):
+        at = slice(unit.indptr[some.start], unit.indptr[some.stop])
+        scales = np.repeat(candidates.scale[some], np.diff(unit.indptr[some.start:some.stop + 1]))
+        pivoted[at] = unit.data[at] * scales * relative_idf[unit.indices[at]]
+    by_term = with_data(unit, pivoted)[rows].tocsc()
     by_term.sort_indices()
     return Pool(
         codes, by_term.indptr.astype(np.int64), by_term.indices.astype(np.int32, copy=False),

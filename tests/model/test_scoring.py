@@ -255,7 +255,7 @@ def matched(random: np.random.Generator, dimensions: int) -> Data:
     space = Space(np.ones(1), np.zeros((1, dimensions)), np.eye(dimensions), 0.75, 1.0)
     return Data(
         Vacancies(none, none, vacancies),
-        Candidates(sp.csr_matrix((200, 1)), sp.csr_matrix((200, 1)), cvs), space,
+        Candidates(sp.csr_matrix((200, 1)), np.zeros(200), cvs), space,
         Pairs(v, best.ravel(), np.arange(120), nobody.astype(np.int64), nobody, ~nobody),
         np.arange(40) // 2, np.zeros(120), np.arange(200))
 
@@ -302,7 +302,8 @@ def test_the_gate_opens_at_a_quantile_of_matches_with_vacancies_not_seen(trained
     data, first = data_of(trained.features, HOLDOUT), trained.version.part(HOLDOUT).scorer
     matching = fit_match(data, trained.parameters)
     known = data.pairs.where(data.pairs.joined)
-    features = match_features(matching.vacancies, data.candidates, known.vacancy, known.candidate)
+    features = match_features(matching.vacancies, data.candidates, data.space, known.vacancy,
+                              known.candidate)
     w = first.weights
     match = w.match_intercept + features @ [w.match_title, w.match_body, w.match_latent]
     assert w.gate_from == pytest.approx(np.quantile(match, GATE_QUANTILE), abs=1e-9)
