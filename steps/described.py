@@ -8,7 +8,7 @@ import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
 
-from jobmatch_pyfunc.scoring import sigmoid, unit_rows
+from jobmatch_pyfunc.scoring import sigmoid, unit_rows, with_data
 from jobmatch_pyfunc.storage import read_json, write_json
 from steps.corpus import Corpus, Pairs, weights_of_drawn
 from steps.fitting import TrainParameters, side_by_side
@@ -35,9 +35,8 @@ class Vectoriser:
         """Unit TF-IDF of the distinct ones of the texts with these numbers, and each text's row."""
         used, where = np.unique(texts, return_inverse=True)
         counts = corpus.counts(self.terms)[used]
-        weights = counts.astype(np.float64)
-        weights.data *= np.array(self.idf)[weights.indices]
-        return unit_rows(weights), where
+        weights = counts.data * np.array(self.idf, np.float32)[counts.indices]
+        return unit_rows(with_data(counts, weights)), where
 
 
 @dataclass(frozen=True)

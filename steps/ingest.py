@@ -185,8 +185,10 @@ def pairs_table(
 def input_digests(data_dir: Path) -> dict[str, str]:
     """SHA-256 of each of the three files, and the dates in them that count as impossible only
     until their day comes."""
-    digests = {name: reuse.file_digest(data_dir / name) for name in FILES}
-    return digests | {"dates to come": str(_dates_to_come(data_dir))}
+    with ThreadPoolExecutor() as threads:  # hashing lets go of the interpreter's lock
+        digests = threads.map(lambda name: reuse.file_digest(data_dir / name), FILES)
+        dates = str(_dates_to_come(data_dir))
+        return dict(zip(FILES, digests, strict=True)) | {"dates to come": dates}
 
 
 def _dates_to_come(data_dir: Path) -> list[tuple[int, ...]]:

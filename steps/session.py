@@ -38,13 +38,13 @@ def run_step(entry_point: str, model: type[P], body: Callable[[P], object]) -> N
     ended elsewhere meanwhile stops the step too.
     """
     _quiet()
-    gc.freeze()  # what has been imported stays: looking through it again is 4 % of a training
-    gc.enable()  # a training imports without it
     for number in STOP:
         signal.signal(number, _terminate)
     try:
         parameters = _parse(model, entry_point)
-        end_abandoned()
+        end_abandoned()  # the first to open the store, which imports more
+        gc.freeze()  # what has been imported stays: looking through it again is 4 % of a training
+        gc.enable()  # a training imports without it
         if _continued() and not _still_running():  # a pod that starts when it is stopped already
             raise Terminated
         with own_folder(), step_run(run_name=None if _continued() else entry_point) as run:
