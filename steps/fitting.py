@@ -66,7 +66,7 @@ UNDECIDED_KINDS = 7_000
 """At most so many kinds of undecided pairs are learned from, which is more than the real records
 hold, or half as many as there are of others where that is more: the rest tell nothing that they do
 not (docs/experiments.md)."""
-LEAK_PAIRS = 10_000
+LEAK_PAIRS = 5_000
 """A leak is looked for in at most so many pairs of each outcome: what tells so much shows there."""
 
 
