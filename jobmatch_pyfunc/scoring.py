@@ -27,13 +27,12 @@ from functools import cached_property
 import numpy as np
 import scipy.sparse as sp
 from numpy.typing import NDArray
+from scipy.sparse import _sparsetools
 
 MANY_PAIRS = 16
 """From this many pairs of one vacancy on, a product for it alone pays."""
 BLOCK_PAIRS = 10_000
 """Other pairs are multiplied in blocks of this size, which bounds the memory."""
-POSTINGS = 500_000
-"""About so many entries of a pool's vectors, or one a candidate, are added up at a time."""
 LATENT_ROWS = 4_000
 """So many rows are mapped to the latent space at a time."""
 
@@ -326,19 +325,16 @@ class Pool:
     def crossed(self, query: Query) -> Floats:
         """The query times the pivoted vector of each candidate."""
         sums: Floats = np.zeros(self.size)
-        terms, weights = query.indices, query.data
-        postings = np.cumsum(self.indptr[terms + 1] - self.indptr[terms])
-        # as many terms at a time as fit into the cache, at least one
-        group = postings // max(POSTINGS, self.size)
-        for some in np.split(np.arange(len(terms)), np.flatnonzero(np.diff(group)) + 1):
-            sums += self._by_term[:, terms[some]] @ weights[some]
+        # a term at a time: what one of them needs fits into the cache, all together need megabytes.
+        # scipy's public product would copy the terms' columns first, and numpy's `add.at` takes
+        # twice as long and keeps the interpreter's lock (docs/performance.md)
+        for begin, end, weight in zip(
+            self.indptr[query.indices], self.indptr[query.indices + 1], query.data, strict=True
+        ):
+            _sparsetools.csc_matvec(
+                self.size, 1, np.array([0, end - begin], np.int32), self.indices[begin:end],
+                self.data[begin:end].astype(np.float64), np.array([weight]), sums)
         return sums
-
-    @cached_property
-    def _by_term(self) -> sp.csc_matrix:
-        """(candidates × terms), on the same memory."""
-        return sp.csc_matrix(
-            (self.data, self.indices, self.indptr), shape=(self.size, len(self.indptr) - 1))
 
 
 def best_first(logits: Floats, k: int) -> Ints:

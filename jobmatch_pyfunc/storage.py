@@ -69,8 +69,15 @@ def write_pool(folder: Path, pool: Pool) -> None:
 
 
 def read_pool(folder: Path) -> Pool:
+    """The Pool. Raises ValueError where the files do not fit together."""
     arrays = {name: _array(folder / f"{name}.npy") for name in _POOL}
-    return Pool(read_json(folder / "codes.json"), **arrays)
+    pool = Pool(read_json(folder / "codes.json"), **arrays)
+    # a scan does not look again
+    if (not len(pool.codes) == len(pool.latent) == len(pool.candidate_part)
+            or not len(pool.indices) == len(pool.data) == pool.indptr[-1]
+            or pool.indptr[0] != 0 or (np.diff(pool.indptr) < 0).any()):
+        raise ValueError(f"{folder.name}: codes and arrays are of different sizes")
+    return pool
 
 
 def _array(path: Path) -> np.ndarray:

@@ -33,7 +33,7 @@ from jobmatch_pyfunc.scoring import (
     projected,
     take,
 )
-from jobmatch_pyfunc.storage import read_space, write_json, write_space
+from jobmatch_pyfunc.storage import read_pool, read_space, write_json, write_pool, write_space
 from jobmatch_pyfunc.text import body, count_terms
 from steps import fitting
 from steps.corpus import Pairs
@@ -578,6 +578,16 @@ def test_the_pool_holds_codes_and_numbers_only(trained: Trained) -> None:
     assert {path.suffix for path in folder.iterdir()} == {".json", ".npy"}
     codes = (folder / "codes.json").read_text(encoding="utf-8")
     assert not any(text[:40] in codes for text in texts.values() if text.strip())
+
+
+@pytest.mark.parametrize("broken", ["codes", "indptr", "indices", "data", "latent"])
+def test_a_pool_whose_files_do_not_fit_together_is_refused(
+    trained: Trained, broken: str, tmp_path: Path
+) -> None:
+    pool = read_pool(trained.version.folder / "pool")
+    write_pool(tmp_path, replace(pool, **{broken: getattr(pool, broken)[:-1]}))
+    with pytest.raises(ValueError, match="different sizes"):
+        read_pool(tmp_path)
 
 
 ODD_TEXTS = {
