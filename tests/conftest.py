@@ -34,6 +34,12 @@ BYTECODE = {
 does."""
 
 
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Remove what was compiled of files in temporary folders: no other session finds it again."""
+    if not hasattr(session.config, "workerinput"):  # xdist's workers have finished then
+        shutil.rmtree(BYTECODE["PYTHONPYCACHEPREFIX"] + tempfile.gettempdir(), ignore_errors=True)
+
+
 def arguments(parameters: dict[str, str]) -> list[str]:
     return [part for name, value in parameters.items() for part in (f"--{name}", value)]
 
