@@ -96,7 +96,7 @@ class _Sum(NamedTuple):
 class _Asked(NamedTuple):
     """What is the same for every candidate of a vacancy."""
 
-    query: Floats
+    term_weights: Floats
     latent: Floats
     hire: _Part
     known: bool
@@ -141,7 +141,7 @@ class Explainer:
 
     def _asked(self, v: int) -> _Asked:
         scorer, vacancies = self._scorer, self._vacancies
-        query = scorer.term_weights(scorer.query(vacancies, v))
+        term_weights = scorer.term_weights(scorer.query(vacancies, v))
         columns, values = [], []
         for weights, part in ((scorer.weights.hire_title, vacancies.title),
                               (scorer.weights.hire_body, vacancies.body)):
@@ -151,7 +151,8 @@ class Explainer:
         used, at = np.unique(np.concatenate(columns), return_inverse=True)
         total = np.zeros(len(used))
         np.add.at(total, at, np.concatenate(values))
-        return _Asked(query, vacancies.latent[v], _Part("vacancy", used, total), len(used) > 0)
+        return _Asked(term_weights, vacancies.latent[v], _Part("vacancy", used, total),
+                      len(used) > 0)
 
     def _find(self, asked: _Asked, v: int, c: int, most: int) -> _Found:
         w = self._scorer.weights
@@ -159,7 +160,7 @@ class Explainer:
         own = slice(unit.indptr[c], unit.indptr[c + 1])
         columns, data = unit.indices[own], unit.data[own]
         near = self._scorer.space.latent[columns] @ asked.latent
-        crossed = self._candidates.scale[c] * data * asked.query[columns]
+        crossed = self._candidates.scale[c] * data * asked.term_weights[columns]
         latent = w.match_latent * data * near / self._latent_lengths[c]
         match = _strongest(w.match_intercept, [_Part("cv", columns, crossed + latent)], most)
         gate = self._scorer.gate(np.array([match.logit]))

@@ -90,7 +90,7 @@ class Vacancies:
 class Candidates:
     unit: sp.csr_matrix
     scale: Floats
-    """p_c is u_c times this number and the relative idf of each term: it needs no matrix."""
+    """(candidates,): p_c is u_c times this and the relative idf of each term; 0 for an empty CV."""
     latent: Floats
 
 
@@ -127,7 +127,8 @@ def candidate_vectors(cvs: sp.csr_matrix, space: Space) -> Candidates:
     weights = tf_idf(cvs, space.idf)
     length = lengths(weights)
     unit = _unit_rows(weights, length)
-    scale = length / ((1 - space.slope) * space.pivot + space.slope * length)
+    pivoted = (1 - space.slope) * space.pivot + space.slope * length
+    scale = length / np.where(length > 0, pivoted, 1)
     return Candidates(unit, scale, _unit(map_to_latent(unit, space.latent)))
 
 
@@ -327,7 +328,8 @@ class Pool:
         sums: Floats = np.zeros(self.size)
         # a term at a time: what one of them needs fits into the cache, all together need megabytes.
         # scipy's public product would copy the terms' columns first, and numpy's `add.at` takes
-        # twice as long and keeps the interpreter's lock (docs/performance.md)
+        # twice as long and keeps the interpreter's lock (docs/performance.md). This loop of scipy's
+        # is not public, and checks nothing: the version is pinned, and `read_pool` looks before
         for begin, end, weight in zip(
             self.indptr[query.indices], self.indptr[query.indices + 1], query.data, strict=True
         ):

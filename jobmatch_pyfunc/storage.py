@@ -72,11 +72,13 @@ def read_pool(folder: Path) -> Pool:
     """The Pool. Raises ValueError where the files do not fit together."""
     arrays = {name: _array(folder / f"{name}.npy") for name in _POOL}
     pool = Pool(read_json(folder / "codes.json"), **arrays)
-    # a scan does not look again
+    bounds = np.concatenate([[0], pool.indptr, [len(pool.indices)]])
     if (not len(pool.codes) == len(pool.latent) == len(pool.candidate_part)
-            or not len(pool.indices) == len(pool.data) == pool.indptr[-1]
-            or pool.indptr[0] != 0 or (np.diff(pool.indptr) < 0).any()):
+            or len(pool.indices) != len(pool.data) or (np.diff(bounds) < 0).any()):
         raise ValueError(f"{folder.name}: codes and arrays are of different sizes")
+    # a scan does not look where it writes
+    if len(pool.indices) and not 0 <= pool.indices.min() <= pool.indices.max() < pool.size:
+        raise ValueError(f"{folder.name}: the vectors are of other candidates than the codes")
     return pool
 
 

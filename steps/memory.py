@@ -31,7 +31,8 @@ def keep_freed() -> None:
 
 
 def give_back() -> None:
-    """Give back to the system what has been freed up to here, where it is much."""
+    """Give back to the system what has been freed up to here, where that is much, given back before
+    or not."""
     libc = ctypes.CDLL(None)
     if not hasattr(libc, "malloc_trim"):
         return

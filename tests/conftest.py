@@ -37,7 +37,9 @@ does."""
 def pytest_sessionfinish(session: pytest.Session) -> None:
     """Remove what was compiled of files in temporary folders: no other session finds it again."""
     if not hasattr(session.config, "workerinput"):  # xdist's workers have finished then
-        shutil.rmtree(BYTECODE["PYTHONPYCACHEPREFIX"] + tempfile.gettempdir(), ignore_errors=True)
+        compiled = Path(BYTECODE["PYTHONPYCACHEPREFIX"] + tempfile.gettempdir())
+        for folder in compiled.glob("pytest-of-*"):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 def arguments(parameters: dict[str, str]) -> list[str]:

@@ -5,7 +5,7 @@ import pytest
 import scipy.sparse as sp
 
 from benchmarks.pool_scan import Figures, peak_bytes, resized, sizes, table, vectors_bytes
-from jobmatch_pyfunc.scoring import Pool
+from jobmatch_pyfunc.scoring import Pool, Query
 
 
 def made(size: int) -> Pool:
@@ -32,6 +32,22 @@ def test_a_pool_of_any_size_repeats_the_first_candidates(size: int) -> None:
     np.testing.assert_array_equal(pool.latent, own.latent[same])
     np.testing.assert_array_equal(pool.candidate_part, own.candidate_part[same])
     assert pool.codes == [own.codes[i] for i in same]
+
+
+@pytest.mark.parametrize("index", [np.int32, np.int64])
+def test_a_scan_is_the_product_of_the_query_with_the_pool(index: type) -> None:
+    own = made(50)
+    terms = np.array([2, 7, 8, 29], np.int32)
+    empty = sp.csc_matrix(dense(own) * (np.arange(30) != 7), dtype=np.float32)
+    arrays = (empty.indptr.astype(np.int64), empty.indices.astype(index), empty.data)
+    for array in arrays:
+        array.flags.writeable = False  # as a mapped file is
+    pool = Pool(own.codes, *arrays, own.latent, own.candidate_part)
+    weights = np.array([0.5, 3.0, -1.25, 1e-3])
+    asked = np.zeros(30)
+    asked[terms] = weights
+    np.testing.assert_allclose(pool.crossed(Query(terms, weights)), dense(pool) @ asked, atol=1e-12)
+    assert not pool.crossed(Query(terms[:0], weights[:0])).any()
 
 
 def test_bytes_are_those_of_the_arrays() -> None:

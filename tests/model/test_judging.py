@@ -76,8 +76,10 @@ def test_a_column_that_knows_the_outcome_stops_with_its_name() -> None:
 
     def look(cvs: np.ndarray) -> None:
         cv = sp.csr_matrix(cvs.astype(float))
+        vacancies = Vacancies(nothing, nothing, empty)
+        candidates = Candidates(cv, np.ones(n), empty)
         require_no_leak(
-            Data(Vacancies(nothing, nothing, empty), Candidates(cv, np.ones(n), empty), None,  # type: ignore[arg-type]
+            Data(vacancies, candidates, None,  # type: ignore[arg-type]
                  pairs(list(range(n)), hired.tolist()), np.arange(n), np.zeros(n), np.arange(n)), p)
 
     with pytest.raises(StepError, match=r"cv_pt alone predicts.*AUC of 1\.000"):

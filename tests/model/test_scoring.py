@@ -29,6 +29,7 @@ from jobmatch_pyfunc.scoring import (
     Vacancies,
     Weights,
     best_first,
+    candidate_vectors,
     map_to_latent,
     projected,
     take,
@@ -580,14 +581,37 @@ def test_the_pool_holds_codes_and_numbers_only(trained: Trained) -> None:
     assert not any(text[:40] in codes for text in texts.values() if text.strip())
 
 
-@pytest.mark.parametrize("broken", ["codes", "indptr", "indices", "data", "latent"])
-def test_a_pool_whose_files_do_not_fit_together_is_refused(
-    trained: Trained, broken: str, tmp_path: Path
+@pytest.mark.parametrize(
+    "cut", ["codes", "indices", "data", "latent", "candidate_part"])
+def test_a_pool_whose_files_are_of_different_sizes_is_refused(
+    trained: Trained, cut: str, tmp_path: Path
 ) -> None:
     pool = read_pool(trained.version.folder / "pool")
-    write_pool(tmp_path, replace(pool, **{broken: getattr(pool, broken)[:-1]}))
+    write_pool(tmp_path, replace(pool, **{cut: getattr(pool, cut)[:-1]}))
     with pytest.raises(ValueError, match="different sizes"):
         read_pool(tmp_path)
+
+
+@pytest.mark.parametrize(("name", "at", "value", "told"), [
+    ("indptr", 0, -1, "different sizes"), ("indptr", 5, 10**9, "different sizes"),
+    ("indptr", -1, 10**9, "different sizes"), ("indices", 3, -1, "other candidates"),
+    ("indices", 3, 10**6, "other candidates")])
+def test_a_pool_that_would_be_scanned_out_of_bounds_is_refused(
+    trained: Trained, name: str, at: int, value: int, told: str, tmp_path: Path
+) -> None:
+    pool = read_pool(trained.version.folder / "pool")
+    array = getattr(pool, name).copy()
+    array[at] = value
+    write_pool(tmp_path, replace(pool, **{name: array}))
+    with pytest.raises(ValueError, match=told):
+        read_pool(tmp_path)
+
+
+def test_an_empty_cv_has_vectors_of_nothing_whatever_the_space() -> None:
+    space = Space(np.ones(3), np.eye(3), np.eye(3), slope=0.75, pivot=0.0)
+    vectors = candidate_vectors(sp.csr_matrix(np.array([[0, 0, 0], [1, 2, 0]], np.float32)), space)
+    assert vectors.scale[0] == 0
+    assert np.isfinite(vectors.scale).all()
 
 
 ODD_TEXTS = {
