@@ -58,6 +58,10 @@ class Space:
         """idf over its mean."""
         return self.idf / self.idf.mean()
 
+    def weighted_again(self, matrix: sp.csr_matrix) -> sp.csr_matrix:
+        """Vectors (rows × terms) with each number times the relative idf of its term."""
+        return with_data(matrix, matrix.data * self.relative_idf[matrix.indices])
+
 
 @dataclass(frozen=True)
 class Weights:
@@ -276,8 +280,8 @@ class Scorer:
     ) -> Floats:
         w = self.weights
         asked = w.match_title * vacancies.title[v] + w.match_body * vacancies.body[v]
-        asked.data *= self.space.relative_idf[asked.indices]
-        crossed = candidates.scale[c] * row_dots(asked, candidates.unit[c])
+        crossed = candidates.scale[c] * row_dots(
+            self.space.weighted_again(asked), candidates.unit[c])
         near = np.einsum("ij,ij->i", vacancies.latent[v], candidates.latent[c])
         return w.match_intercept + crossed + w.match_latent * near
 

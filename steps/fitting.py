@@ -23,7 +23,6 @@ from jobmatch_pyfunc.scoring import (
     projected,
     row_dots,
     sigmoid,
-    with_data,
 )
 from steps.corpus import Pairs, drawn, row_batches, weights_of_drawn
 from steps.failure import StepError
@@ -237,8 +236,7 @@ def match_features(
     vacancies: Vacancies, candidates: Candidates, space: Space, v: NDArray, c: NDArray
 ) -> NDArray[np.float64]:
     """t_v · p_c, b_v · p_c and l_v · l_c of each pair: (pairs × 3)."""
-    title, body = (with_data(part, part.data * space.relative_idf[part.indices])
-                   for part in (vacancies.title, vacancies.body))
+    title, body = map(space.weighted_again, (vacancies.title, vacancies.body))
 
     def block(rows: slice) -> NDArray[np.float64]:
         mine, scale = candidates.unit[c[rows]], candidates.scale[c[rows]]
