@@ -71,7 +71,7 @@ with 0."""
 NO_DIMENSION = 1e-3
 """Singular values below this share of the largest are rounding: the histories have fewer
 dimensions."""
-LATENT_DOCUMENTS = 8_000
+LATENT_DOCUMENTS = 6_000
 """At most so many histories are drawn to fit the latent space, more than the real records hold:
 more change nothing on made-up ones (docs/experiments.md)."""
 

@@ -44,9 +44,12 @@ TITLE_SCALE = 0.4
 """Weight of the title's block beside the body's in the hire features (docs/experiments.md)."""
 PROJECTION_RIDGE = 10.0
 """How much the projection is held back (docs/experiments.md)."""
-MATCH_PAIRS = 10_000
-"""At most so many pairs are drawn to fit the match: four numbers, and the projection's
-dimensions² (docs/experiments.md)."""
+PROJECTED_PAIRS = 10_000
+"""At most so many pairs are drawn to fit the projection: dimensions² numbers
+(docs/experiments.md)."""
+WEIGHED_PAIRS = 3_000
+"""At most so many of these, each beside pairs of candidates drawn at random, to fit the match's
+four numbers (docs/experiments.md)."""
 CALIBRATION_HALF_LIFE = 180.0
 """Days after which a pair counts half in the calibration: the share of hired people drifts."""
 GATE_QUANTILE, GATE_DEPTH = 0.1, 2.0
@@ -61,7 +64,7 @@ PLAUSIBLE_AUC, IMPLAUSIBLE_AUC = 0.76, 0.85
 """A single column that tells the outcome better than the second must have seen it, unless so few
 were hired that it could be the first: on real records no column that has not seen it tells more
 (docs/model.md)."""
-UNDECIDED_KINDS = 7_000
+UNDECIDED_KINDS = 5_500
 """At most so many kinds of undecided pairs are learned from, which is more than the real records
 hold, or half as many as there are of others where that is more: the rest tell nothing that they do
 not (docs/experiments.md)."""
@@ -174,22 +177,22 @@ def fit_match(
     data: Data, p: TrainParameters, grid: Grid | None = None
 ) -> Matching:
     """Learn who is put forward: real pairs against candidates drawn at random."""
-    real = data.pairs.where(data.pairs.candidate >= 0)
+    with_cv = data.pairs.where(data.pairs.candidate >= 0)
     generator = np.random.default_rng(p.random_state)
-    real = real.where(drawn(np.arange(len(real)), MATCH_PAIRS, generator))
+    seen = with_cv.where(drawn(np.arange(len(with_cv)), PROJECTED_PAIRS, generator))
+    real = seen.where(drawn(np.arange(len(seen)), WEIGHED_PAIRS, generator))
     _require_groups(data.posting[real.vacancy], p.grid_search_cv)
     v = np.concatenate([real.vacancy, np.repeat(real.vacancy, p.negatives_per_pair)])
     c = np.concatenate(
         [real.candidate, generator.choice(data.pool, len(real) * p.negatives_per_pair)])
     put_forward = np.arange(len(v)) < len(real)
     width = data.candidates.unit.shape[0]
-    with_cv = data.pairs.where(data.pairs.candidate >= 0)
     known = np.isin(v * width + c, with_cv.vacancy * width + with_cv.candidate)
     kept = put_forward | ~known
     v, c, y = v[kept], c[kept], put_forward[kept].astype(np.int64)
-    found = projection(data, real)
+    found = projection(data, seen)
     vacancies = replace(
-        data.vacancies, latent=out_of_fold(data, real, found, p.grid_search_cv))
+        data.vacancies, latent=out_of_fold(data, seen, found, p.grid_search_cv))
     x = match_features(vacancies, data.candidates, data.space, v, c)
     x = np.column_stack([x, np.ones(len(x))])
     scale = np.where(x.std(axis=0) > 0, x.std(axis=0), 1)
