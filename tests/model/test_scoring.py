@@ -299,6 +299,25 @@ def test_who_was_put_forward_by_chance_teaches_the_match_nothing(trained: Traine
     assert chance < 0.1  # and from what has seen their pairs as large as that
 
 
+def test_of_many_pairs_some_teach_the_weights_of_the_match_and_all_its_projection(
+    trained: Trained, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = data_of(trained.features, HOLDOUT)
+    with_cv = data.pairs.candidate >= 0
+    every = fit_match(data, trained.parameters)
+    monkeypatch.setattr(fitting, "WEIGHED_PAIRS", int(with_cv.sum()) // 2)
+    some = fit_match(data, trained.parameters)
+    np.testing.assert_array_equal(some.scorer.space.projection, every.scorer.space.projection)
+    np.testing.assert_array_equal(some.vacancies.latent, every.vacancies.latent)
+    known = data.pairs.where(with_cv)
+    features = match_features(every.vacancies, data.candidates, data.space, known.vacancy,
+                              known.candidate)
+    logits = [features @ [w.match_title, w.match_body, w.match_latent]
+              for w in (every.scorer.weights, some.scorer.weights)]
+    assert not np.array_equal(*logits)
+    assert np.corrcoef(*logits)[0, 1] > 0.98
+
+
 def test_the_gate_opens_at_a_quantile_of_matches_with_vacancies_not_seen(trained: Trained) -> None:
     data, first = data_of(trained.features, HOLDOUT), trained.version.part(HOLDOUT).scorer
     matching = fit_match(data, trained.parameters)
