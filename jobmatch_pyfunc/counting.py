@@ -33,22 +33,20 @@ class BatchCounter:
 
     def __init__(self, terms: Sequence[str]) -> None:
         self._terms = len(terms)
-        known = dict.fromkeys(word for term in terms for word in term.split(" "))
-        self._number = {word: i for i, word in enumerate(known)}
+        parts = pc.split_pattern(pa.array(terms, pa.large_string()), " ")
+        flat = parts.flatten().dictionary_encode()
+        known, part = flat.dictionary.to_pylist(), np.asarray(flat.indices)
+        self._number = dict(zip(known, range(len(known)), strict=True))
         self._other = len(known)  # the number of every word that no term holds
         self._words = len(known) + 1
         self._column = np.full(self._words, -1, np.int32)
         self._begins, self._ends = (np.zeros(self._words, bool) for _ in range(2))
-        pairs: dict[int, int] = {}
-        for column, term in enumerate(terms):
-            first, *second = (self._number[word] for word in term.split(" "))
-            if second:
-                self._begins[first] = self._ends[second] = True
-                pairs[first * self._words + second[0]] = column
-            else:
-                self._column[first] = column
-        self._pairs = pd.Index(list(pairs), dtype=np.int64)
-        self._pair_column = np.fromiter(pairs.values(), np.int32, len(pairs))
+        begin, two = np.asarray(parts.offsets)[:-1], np.asarray(pc.list_value_length(parts)) == 2
+        self._column[part[begin[~two]]] = np.flatnonzero(~two)
+        first, second = part[begin[two]], part[begin[two] + 1]
+        self._begins[first] = self._ends[second] = True
+        self._pairs = pd.Index(first * np.int64(self._words) + second)
+        self._pair_column = np.flatnonzero(two).astype(np.int32)
         self._number[""] = NONE
         self._known = _Known()
 

@@ -79,11 +79,15 @@ def distribution(axes: "Axes", hired: NDArray, probability: NDArray) -> None:
     axes.legend()
 
 
-def strongest_terms(axes: "Axes", names: Sequence[str], weights: NDArray, title: str) -> None:
+def strongest(terms: Sequence[str], weights: NDArray[np.float64]) -> dict[str, float]:
+    """The terms that are shown, with their weights: the twelve lowest and the twelve highest."""
     order = np.argsort(weights)
-    shown = np.concatenate([order[:12], order[-12:]])
-    axes.barh([names[i][:28] for i in shown], weights[shown],
-              color=["tab:red" if weights[i] < 0 else "tab:blue" for i in shown])
+    return {terms[i]: float(weights[i]) for i in (*order[:12], *order[-12:])}
+
+
+def strongest_terms(axes: "Axes", terms: dict[str, float], title: str) -> None:
+    axes.barh([term[:28] for term in terms], list(terms.values()),
+              color=["tab:red" if weight < 0 else "tab:blue" for weight in terms.values()])
     axes.tick_params(axis="y", labelsize=6)
     axes.set(title=title)
 
@@ -108,11 +112,9 @@ class Drawing:
     """Of each pair that was judged."""
     judgements: Sequence[Judgement]
     """The last is the model's."""
-    terms: Sequence[str]
-    """Of the model's vocabulary, as they are written."""
-    hire_body: NDArray[np.float64]
-    """The weight of each in a vacancy's body."""
-    hire_cv: NDArray[np.float64]
+    terms_of_vacancy: dict[str, float]
+    """The `strongest` in a vacancy's body, as they are written, with their weights."""
+    terms_of_cv: dict[str, float]
     """The same in a CV."""
 
 
@@ -132,9 +134,9 @@ def draw(what: Drawing) -> dict[str, Image]:
         "score_distribution": lambda a: distribution(a, hired, own.hire),
         "pool_recall": lambda a: pool_recall(a, judgements),
         "strongest_terms_vacancy": lambda a: strongest_terms(
-            a, what.terms, what.hire_body, "Terms of the vacancy: hired more (blue), less (red)"),
+            a, what.terms_of_vacancy, "Terms of the vacancy: hired more (blue), less (red)"),
         "strongest_terms_cv": lambda a: strongest_terms(
-            a, what.terms, what.hire_cv, "Terms of the CV: hired more (blue), less (red)"),
+            a, what.terms_of_cv, "Terms of the CV: hired more (blue), less (red)"),
     }.items()}
     # put together from the images: drawing each plot again took as long as all of them
     single = list(images.values())

@@ -4,10 +4,11 @@ import json
 
 import mlflow
 import numpy as np
+from numpy.typing import NDArray
 
 from jobmatch_pyfunc.model import HOLDOUT, SHIPPED
 from steps.judging import POOL_VACANCIES, Held, table
-from steps.plots import Drawing, Image, draw
+from steps.plots import Drawing, Image, draw, strongest
 from steps.scores import Judgement
 from steps.tokens import Tokens
 from steps.versions import Version
@@ -83,11 +84,14 @@ def begin_drawing(
     them while this process does something else."""
     fitted = version.part(part)
     written = dict(zip(tokens.terms, tokens.written, strict=True))
-    terms = [" ".join(written.get(word, word) for word in term.split(" "))
-             for term in fitted.terms]
+
+    def shown(weights: NDArray[np.float64]) -> dict[str, float]:
+        return {" ".join(written.get(word, word) for word in term.split(" ")): weight
+                for term, weight in strongest(fitted.terms, weights).items()}
+
     weights = fitted.scorer.weights
     plots: Calls[dict[str, Image]] = Calls([draw], Drawing(
-        on.pairs.hired, judgements, terms, weights.hire_body, weights.hire_cv))
+        on.pairs.hired, judgements, shown(weights.hire_body), shown(weights.hire_cv)))
     plots.begin()
     return plots
 

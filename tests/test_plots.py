@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from steps import worker
-from steps.plots import Drawing, draw
+from steps.plots import Drawing, draw, strongest
 from steps.scores import Judgement, hire_estimates, pool_estimates
 from steps.worker import Calls
 from tests.conftest import PROJECT
@@ -27,7 +27,8 @@ def drawing() -> Drawing:
         "version 1", hire_estimates(hired, probability, vacancy, 0.4, seed=0)
         | pool_estimates(rank, 1 - rank / 100, vacancy, seed=0), probability, 0.4)
     terms = [f"term {number}" for number in range(60)]
-    return Drawing(hired, [judgement], terms, random.normal(size=60), random.normal(size=60))
+    return Drawing(hired, [judgement], *(
+        strongest(terms, random.normal(size=60)) for _ in range(2)))
 
 
 def begun(what: Drawing) -> Calls:
@@ -76,3 +77,14 @@ def test_where_the_worker_is_killed_the_plots_are_drawn_all_the_same(
 def test_nothing_is_imported_to_draw_before_something_is_drawn() -> None:
     code = "import sys, steps.plots; sys.exit('matplotlib' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=PROJECT).returncode == 0
+
+
+def test_the_terms_shown_are_those_of_the_lowest_and_the_highest_weights() -> None:
+    terms = [f"term {number}" for number in range(60)]
+    weights = np.random.default_rng(1).permutation(np.linspace(-1, 1, 60))
+    shown = strongest(terms, weights)
+    assert len(shown) == 24
+    assert all(weights[terms.index(term)] == weight for term, weight in shown.items())
+    ends = np.sort(weights)
+    assert sorted(shown.values()) == [*ends[:12], *ends[-12:]]
+    assert strongest(terms[:5], weights[:5]).keys() == set(terms[:5])
