@@ -82,7 +82,8 @@ def end() -> None:
     global _executor
     executor, _executor = _executor, None
     if executor:
-        executor.shutdown(wait=False, kill_workers=True)
+        # waiting takes 40 ms; where this process ends first, loky tells of semaphores left over
+        executor.shutdown(wait=True, kill_workers=True)
     for folder in list(_folders):
         _drop(folder)
 
