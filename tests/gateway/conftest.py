@@ -26,10 +26,12 @@ PAIR = {
 
 @pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """With xdist's `--dist loadgroup`, one worker has the servers of all these tests."""
+    """With xdist's `--dist loadgroup`, one worker has the servers of all these tests, but for those
+    of trainings: they take a third of the time and need no served model."""
     for item in items:
         if Path(__file__).parent in item.path.parents:
-            item.add_marker(pytest.mark.xdist_group("gateway"))
+            group = "trainings" if item.path.name.startswith("test_training") else "gateway"
+            item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")

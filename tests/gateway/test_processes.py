@@ -177,6 +177,7 @@ def test_training_survives_the_gateway_and_both_workers_know_of_it(
     assert _status(tracking_url, run_id) == "KILLED"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["reloaded", "killed"])
 def test_training_that_outlives_its_worker_is_counted(
     tmp_path: Path, tracking_url: str, project: Path, how: str
