@@ -51,6 +51,7 @@ from steps.records import Candidate, ProspectList, Vacancy, read
 from steps.session import run_step
 
 COMPLETE = {"vacancies": 14_000, "candidates": 42_000, "prospects": 54_000}
+EXPERIMENT = "benchmark"
 QUERIES = 20
 REPEATS = 3
 BLANKED = 400
@@ -148,33 +149,42 @@ def measured(arguments: list[str], **environment: str) -> Measured:
 
 def run_baseline(data: Path, work: Path, rows: float = 1, *options: str) -> dict[str, Any]:
     """Seconds, memory and figures of the described pipeline; its fit on a share of the rows is
-    multiplied to all of them."""
+    multiplied to all of them. Registered in a store of its own."""
     result = work / "baseline.json"
     arguments = ["-m", "benchmarks.described_pipeline", str(data), str(result), *options]
     if rows < 1:
         listed = read(data / "prospects.json", ProspectList)
         pairs = sum(len(record.prospects) for record in listed.values())
         arguments += ["--rows", str(int(rows * 0.8 * pairs))]
-    took = measured(arguments)
+    with TemporaryDirectory() as folder:
+        _, uri, _ = new_store(Path(folder))
+        took = measured(arguments, MLFLOW_TRACKING_URI=uri, MLFLOW_EXPERIMENT_NAME=EXPERIMENT)
     figures: dict[str, Any] = json.loads(result.read_text(encoding="utf-8"))
     figures["peak_memory_all_mb"] = took.peak_memory_all_mb
     if "rows" in figures:
         figures["seconds_fitting"] *= figures["rows_training"] / figures["rows"]
         figures["share"] = figures["rows"] / figures["rows_training"]
         figures["seconds"] = figures["seconds_reading"] + figures["seconds_fitting"]
+        figures["seconds_whole"] = figures["seconds"] + sum(
+            figures[f"seconds_{part}"] for part in ("start", "joining", "registering"))
     return figures
+
+
+def new_store(folder: Path) -> tuple[MlflowClient, str, str]:
+    """A store whose tables are made, as those of a real one are; its address, and the id of its
+    experiment. What a training keeps holds CVs: it goes with the folder."""
+    uri = f"sqlite:///{folder}/mlflow.db"
+    client = MlflowClient(uri)
+    return client, uri, client.create_experiment(EXPERIMENT, (folder / "artifacts").as_uri())
 
 
 def train(data: Path, store: Path) -> dict[str, Any]:
     """A training from files to a registered version in a store of its own."""
     store.mkdir()
-    uri = f"sqlite:///{store}/mlflow.db"
-    client = MlflowClient(uri)  # makes the store's tables: a real one is there already
-    # what a training keeps holds CVs: it goes with the store
-    experiment = client.create_experiment("benchmark", (store / "artifacts").as_uri())
+    client, uri, experiment = new_store(store)
     took = measured(
         ["-m", "steps.train", "--data_dir", str(data)], MLFLOW_TRACKING_URI=uri,
-        MLFLOW_EXPERIMENT_NAME="benchmark")
+        MLFLOW_EXPERIMENT_NAME=EXPERIMENT)
     runs = {run.data.tags["mlflow.runName"]: run for run in client.search_runs([experiment])}
     stages = {f"{step}: {name.removeprefix('seconds_')}": value for step, run in runs.items()
               for name, value in run.data.metrics.items() if name.startswith("seconds_")}
@@ -366,8 +376,9 @@ class Comparison:
                  ratio(seconds, whole["seconds"]))
         self.add("the same, for the described model alone", theirs,
                  f"{whole['seconds_described']:.1f} s", ratio(seconds, whole["seconds_described"]))
-        self.add("from files to registered version", theirs, f"{whole['wall']:.0f} s",
-                 ratio(seconds, whole["wall"]))
+        # theirs with its start and the registry calls too, but without judging
+        self.add("from files to registered version", f"{plain['seconds_whole']:.0f} s",
+                 f"{whole['wall']:.0f} s", ratio(plain["seconds_whole"], whole["wall"]))
         self.add_memory("peak memory of that, all processes", "peak_memory_all_mb", plain, whole)
         # jobmatch fits the described model on all rows, which does it more justice than a share
         for name, shown in AUCS.items():
@@ -465,9 +476,11 @@ class Comparison:
         self.add("the same, for the described model alone", f"{theirs['seconds']:.1f} s",
                  f"{ours['seconds_described']:.1f} s",
                  ratio(theirs["seconds"], ours["seconds_described"]))
-        self.add("process start and registry calls", "", f"{start_and_registry(ours):.1f} s")
-        self.add("from files to registered version", f"{theirs['seconds']:.1f} s",
-                 f"{ours['wall']:.1f} s", ratio(theirs["seconds"], ours["wall"]))
+        self.add("process start and registry calls",
+                 f"{theirs['seconds_start'] + theirs['seconds_registering']:.1f} s",
+                 f"{start_and_registry(ours):.1f} s")
+        self.add("from files to registered version", f"{theirs['seconds_whole']:.1f} s",
+                 f"{ours['wall']:.1f} s", ratio(theirs["seconds_whole"], ours["wall"]))
         for name, shown in AUCS.items():
             self.add(shown, f"{theirs[name]:.3f}", f"{ours['jobmatch'][name][0]:.3f}")
 

@@ -62,6 +62,7 @@ def test_smoke_form_logs_the_table_its_figures_and_plots(
         assert 0 < trained["seconds"] < trained["wall"]
     baseline = figures["baseline"]
     assert 0 < baseline["rows"] < baseline["rows_training"]
+    assert baseline["seconds_whole"] > baseline["seconds"] + baseline["seconds_registering"] > 0
     assert figures["own_baseline"]["rows"] == figures["own_baseline"]["rows_training"]
     assert figures["scoring_baseline"]["rows_per_second"] > 0
     assert figures["scoring"] is None  # so few rows cannot tell
