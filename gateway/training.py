@@ -36,7 +36,7 @@ TRAINING = "JOBMATCH_TRAINING"
 """In the environment of every process of a training: `stack` lets those go on."""
 LAUNCHER_TAG, USER_TAG, ERROR_TAG = "jobmatch.launcher", "jobmatch.requested_by", "jobmatch.error"
 UNDER_WAY = ("RUNNING", "SCHEDULED")
-STOP_SECONDS, REGISTERING_SECONDS = 10.0, 60.0
+STOP_SECONDS, REGISTERING_SECONDS, KILL_SECONDS = 10.0, 60.0, 5.0
 REGISTERING = "logging and registering"
 """The stage of `train` in which it is not stopped any more."""
 HAND_OVER_SECONDS = 50.0
@@ -491,10 +491,14 @@ def _stop_group(
 
 
 def _kill_group(group: int, run_id: str) -> None:
-    """Kill what is left of a training whose leading process has gone."""
-    for process in _members(group, run_id):
-        with suppress(ProcessLookupError, PermissionError):
-            os.kill(process, signal.SIGKILL)
+    """Kill what is left of a training whose leading process has gone, and see it go: whoever is
+    told that it was stopped may start the next one."""
+    deadline = time.monotonic() + KILL_SECONDS
+    while (left := _members(group, run_id)) and time.monotonic() < deadline:
+        for process in left:
+            with suppress(ProcessLookupError, PermissionError):
+                os.kill(process, signal.SIGKILL)
+        time.sleep(0.05)
 
 
 def _members(group: int, run_id: str) -> list[int]:
