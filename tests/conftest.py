@@ -32,6 +32,8 @@ BYTECODE = {
 }  # fmt: skip
 """Each process of MLflow imports two thousand modules: they are compiled once, as an installation
 does."""
+HANDLERS = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
+"""Those of pytest."""
 
 
 def pytest_sessionfinish(session: pytest.Session) -> None:
@@ -166,10 +168,8 @@ class Ended:
 
 
 @pytest.fixture
-def step(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Iterator[Callable]:
+def step(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> Callable:
     """Runs a step in this process as `python -m steps.NAME` does: `step("ingest", data_dir=x)`."""
-    handlers = {number: signal.getsignal(number) for number in (signal.SIGTERM, signal.SIGINT)}
-
     def run(name: str, **parameters: object) -> Ended:
         import importlib
 
@@ -185,8 +185,15 @@ def step(monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]) -> 
             code, error = (exit_.code, "") if isinstance(exit_.code, int) else (1, str(exit_.code))
         return Ended(code, capfd.readouterr().out, error)
 
-    yield run
-    for number, handler in handlers.items():
+    return run
+
+
+@pytest.fixture(autouse=True)
+def _own_signals() -> Iterator[None]:
+    """A step that ran in this process ignores them in the end, and so would every process that a
+    later test starts."""
+    yield
+    for number, handler in HANDLERS.items():
         signal.signal(number, handler)
 
 
